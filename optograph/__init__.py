@@ -1,0 +1,1 @@
+"""optograph: trace workflows as graphs, send feedback back, and improve what the graph blames."""

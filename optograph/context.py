@@ -1,0 +1,52 @@
+"""Who is asking: the facts about the current call that travel with it, in a context variable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """Where in a run a model call belongs; recorded with every call.
+
+    Attributes:
+        run: Run name, or None outside a run.
+        role: Who pays: ``"task"``, ``"optimizer"`` or ``"judge"``.
+        candidate: Identifier of the candidate that is being evaluated.
+        example: Identifier of the example.
+        repeat: Which repetition of the example this is, from 0.
+        node: Name of the step or graph node that calls.
+        parent: Name of the caller's caller, where steps nest.
+    """
+
+    run: str | None = None
+    role: str = "task"
+    candidate: str | None = None
+    example: str | None = None
+    repeat: int = 0
+    node: str | None = None
+    parent: str | None = None
+
+
+_current: ContextVar[CallContext | None] = ContextVar("optograph_call_context", default=None)
+_EMPTY = CallContext()
+
+
+def current_context() -> CallContext:
+    """Return the context of the running call (an empty one outside any)."""
+    return _current.get() or _EMPTY
+
+
+@contextmanager
+def call_context(**changes: Any) -> Iterator[CallContext]:
+    """Change some fields of the call context within a ``with`` block."""
+    context = replace(current_context(), **changes)
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)

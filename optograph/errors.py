@@ -1,0 +1,45 @@
+"""The error tree, split by who must act.
+
+OptographError
+├── UserError        fix your call, file or setting (shown without a traceback on the command line)
+├── ModelError       the model's answer cannot be used
+├── ServingError     the endpoint failed: retry it, or repair the server
+├── BudgetExceeded   the budget is spent; nothing more was called
+└── StorageError     the run directory cannot be read or written
+"""
+
+from __future__ import annotations
+
+
+class OptographError(Exception):
+    """Root of all errors that this package raises on purpose."""
+
+
+class UserError(OptographError, ValueError):
+    """A call, file or setting is wrong; the message says how to put it right."""
+
+
+class ModelError(OptographError):
+    """A model answered, but its answer cannot be used."""
+
+
+class ServingError(OptographError):
+    """An endpoint or engine failed to answer.
+
+    Attributes:
+        kind: Short failure type, such as ``"timeout"``, ``"rate_limit"``, ``"connection"`` or ``"bad_response"``.
+        retryable: Whether the same request may succeed later.
+    """
+
+    def __init__(self, message: str, *, kind: str = "serving", retryable: bool = False) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.retryable = retryable
+
+
+class BudgetExceeded(OptographError):
+    """The run's budget is spent; the call that would have passed it was not made."""
+
+
+class StorageError(OptographError):
+    """The run directory cannot be read or written."""
