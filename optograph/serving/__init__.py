@@ -1,1 +1,58 @@
-"""."""
+"""Models behind one protocol: embedded, OpenAI-compatible and scripted."""
+
+from optograph.serving.base import LM, BaseLM, CallEvent, Observer, make_request, observing
+from optograph.serving.cache import cache_dir
+from optograph.serving.fetch import LocalModel, fetch, models
+from optograph.serving.llamacpp import LlamaCppLM
+from optograph.serving.loop import on_background_loop, run_on_background, run_sync
+from optograph.serving.openai_lm import OpenAILM
+from optograph.serving.retry import Deadline, Retry
+from optograph.serving.schemas import Choice, JsonSchema, Regex, Schema, schema_from_json, schema_of
+from optograph.serving.scripted import ScriptedLM
+from optograph.serving.strings import load_lm
+from optograph.serving.types import (
+    Capabilities,
+    Completion,
+    Message,
+    ModelIdentity,
+    Request,
+    TokenLogprob,
+    Usage,
+    messages_of,
+)
+
+__all__ = [
+    "LM",
+    "BaseLM",
+    "CallEvent",
+    "Capabilities",
+    "Choice",
+    "Completion",
+    "Deadline",
+    "JsonSchema",
+    "LlamaCppLM",
+    "LocalModel",
+    "Message",
+    "ModelIdentity",
+    "Observer",
+    "OpenAILM",
+    "Regex",
+    "Request",
+    "Retry",
+    "Schema",
+    "ScriptedLM",
+    "TokenLogprob",
+    "Usage",
+    "cache_dir",
+    "fetch",
+    "load_lm",
+    "make_request",
+    "messages_of",
+    "models",
+    "observing",
+    "on_background_loop",
+    "run_on_background",
+    "run_sync",
+    "schema_from_json",
+    "schema_of",
+]

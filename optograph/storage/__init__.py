@@ -1,1 +1,17 @@
-"""."""
+"""The journal: one run is one directory, and everything a run learns is written there once."""
+
+from __future__ import annotations
+
+from optograph.storage.canonical import canonical_json, content_hash
+from optograph.storage.journal import Journal
+from optograph.storage.rows import CallRow, CandidateRow, DecisionRow, EvaluationRow
+
+__all__ = [
+    "CallRow",
+    "CandidateRow",
+    "DecisionRow",
+    "EvaluationRow",
+    "Journal",
+    "canonical_json",
+    "content_hash",
+]

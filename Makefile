@@ -1,0 +1,38 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo check test bench clean
+
+setup: .venv/.setup  ## everything that tests and benchmarks need
+
+demo: .venv/.demo  ## install, fetch the embedded model, run a real optimization, say where the report is
+	$(BIN)/optograph models pull smollm2-135m
+	$(BIN)/optograph run examples/reviews/job.toml
+
+check: .venv/.setup  ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: .venv/.setup  ## all tests
+	$(BIN)/python -m pytest -q
+
+bench: .venv/.setup  ## every benchmark, one after the other
+	$(BIN)/python benchmarks/tracing.py
+	$(BIN)/python benchmarks/ablation.py
+
+clean:  ## remove what make made
+	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "optograph needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[local]'
+	touch $@
+
+.venv/.setup: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[local,dev]'
+	touch $@ .venv/.demo

@@ -1,0 +1,276 @@
+"""The evaluator: runs (candidate x example) concurrently, scores each, and journals what it saw."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from typing import Any
+
+from optograph.context import call_context
+from optograph.errors import BudgetExceeded, OptographError, ServingError, UserError
+from optograph.evals.task import Example, Task
+from optograph.evals.trial import Evaluation, ExampleResult, Trial
+from optograph.graphs import (
+    Feedback,
+    OpError,
+    Parameter,
+    Value,
+    applying,
+    propagate,
+    run_scope,
+    to_plain,
+    trace_to_json,
+)
+from optograph.serving import CallEvent, observing, run_sync
+from optograph.storage import CandidateRow, EvaluationRow, Journal
+
+Workflow = Callable[..., Any]
+Progress = Callable[[int, int], None]
+
+INFRASTRUCTURE_TRIES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatorOptions:
+    """How an evaluator works.
+
+    Attributes:
+        concurrency: Examples in flight at once, at least 1.
+        deadline_s: Longest time for one example, in seconds.
+    """
+
+    concurrency: int = 8
+    deadline_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1 or self.deadline_s <= 0:
+            raise UserError(f"concurrency must be at least 1 and deadline_s above 0, not {self!r}")
+
+
+@dataclass(slots=True)
+class _Cost:
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __call__(self, event: CallEvent) -> None:
+        self.calls += 1
+        if event.completion is not None:
+            self.prompt_tokens += event.completion.usage.prompt_tokens
+            self.completion_tokens += event.completion.usage.completion_tokens
+
+
+@dataclass
+class Evaluator:
+    """Runs a workflow over examples under candidates.
+
+    One failed example is a scored failure with its type. A failure of the infrastructure (endpoint, engine, time
+    limit of a call) is tried again and then *missing*, never 0. Results do not depend on the order of completion.
+
+    Attributes:
+        workflow: Sync or async callable; an example's input becomes its keyword arguments.
+        task: Data and scorer.
+        parameters: What candidates may set, by name.
+        journal: Where evaluations are recorded and read again.
+        options: Concurrency and deadline.
+        progress: Called with (done, total) as examples finish.
+    """
+
+    workflow: Workflow
+    task: Task
+    parameters: Mapping[str, Parameter]
+    journal: Journal = field(default_factory=Journal.memory)
+    options: EvaluatorOptions = field(default_factory=EvaluatorOptions)
+    progress: Progress | None = None
+
+    def evaluate(self, trials: Sequence[Trial]) -> list[Evaluation]:
+        """Run the trials and return one evaluation each, in their order.
+
+        Raises:
+            BudgetExceeded: The budget was spent on the way; finished examples stay journalled.
+            ServingError: No example of a trial could be run at all.
+            UserError: An example or a parameter of a candidate is unknown.
+        """
+        return run_sync(self.aevaluate(trials))
+
+    async def aevaluate(self, trials: Sequence[Trial]) -> list[Evaluation]:
+        """Like ``evaluate``, for callers on an event loop."""
+        work = [(trial, self.task.example(trial.split, name)) for trial in trials for name in trial.examples]
+        return await self._run(trials, work)
+
+    def evaluate_sealed(self, candidate_trials: Sequence[Trial], examples: Sequence[Example]) -> list[Evaluation]:
+        """Run trials over the unsealed test rows; for the final report only."""
+        index = {example.id: example for example in examples}
+        work = [(trial, index[name]) for trial in candidate_trials for name in trial.examples]
+        return run_sync(self._run(candidate_trials, work))
+
+    async def _run(self, trials: Sequence[Trial], work: list[tuple[Trial, Example]]) -> list[Evaluation]:
+        for trial in trials:
+            self._check(trial)
+            self.journal.add_candidate(
+                CandidateRow(
+                    id=trial.candidate.id,
+                    parents=trial.candidate.parents,
+                    origin=trial.candidate.origin,
+                    values=self.journal.put(trial.candidate.to_json()["values"]),
+                )
+            )
+        gate = asyncio.Semaphore(self.options.concurrency)
+        done = 0
+
+        async def one(trial: Trial, example: Example) -> ExampleResult:
+            nonlocal done
+            async with gate:
+                result = await self._result(trial, example, pool)
+            done += 1
+            if self.progress is not None:
+                self.progress(done, len(work))
+            return result
+
+        with ThreadPoolExecutor(self.options.concurrency, "optograph-workflow") as pool:
+            tasks = [asyncio.ensure_future(one(trial, example)) for trial, example in work]
+            try:
+                results = iter(await asyncio.gather(*tasks))
+            except BaseException:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                raise
+        evaluations = [Evaluation(trial, tuple(next(results) for _ in trial.examples)) for trial in trials]
+        for evaluation in evaluations:
+            if evaluation.results and evaluation.missing == len(evaluation.results):
+                raise ServingError(f"no example could be evaluated: {evaluation.results[0].error}", kind="systemic")
+        return evaluations
+
+    def _check(self, trial: Trial) -> None:
+        unknown = sorted(set(trial.candidate.values) - set(self.parameters))
+        if unknown:
+            raise UserError(f"the candidate sets unknown parameters {unknown!r}; known: {sorted(self.parameters)!r}")
+
+    async def _result(self, trial: Trial, example: Example, pool: ThreadPoolExecutor) -> ExampleResult:
+        row = self.journal.find_evaluation(trial.candidate.id, trial.split, example.id, trial.repeat)
+        if row is not None and (row.subgraph is not None or not trial.want_trace):
+            return self._from_row(row)
+        result = await self._attempt(trial, example, pool)
+        for _ in range(INFRASTRUCTURE_TRIES - 1):
+            if result.feedback is not None:
+                break
+            result = await self._attempt(trial, example, pool)
+        self.journal.add_evaluation(self._to_row(trial, result))
+        return result
+
+    async def _attempt(self, trial: Trial, example: Example, pool: ThreadPoolExecutor) -> ExampleResult:
+        cost, started = _Cost(), time.monotonic()
+        output: Any = None
+        feedback: Feedback | None = None
+        error: str | None = None
+        with (
+            call_context(role="task", candidate=trial.candidate.id, example=example.id, repeat=trial.repeat),
+            run_scope(self.parameters.values()),
+            applying(trial.candidate),
+            observing(cost),
+        ):
+            try:
+                async with asyncio.timeout(self.options.deadline_s):
+                    output = await self._call(example, pool)
+                feedback = self.task.scorer(example, to_plain(output))
+            except (UserError, BudgetExceeded):
+                raise
+            except TimeoutError:
+                error = f"no result within {self.options.deadline_s:g} s"
+                feedback = Feedback(score=0.0, text=error, failure_type="timeout")
+            except Exception as failure:  # noqa: BLE001
+                # Whatever a user's workflow or scorer raises is this example's failure, not the job's.
+                output, feedback, error = _failed(failure)
+            subgraph, trace = self._evidence(trial, output, feedback)
+        return ExampleResult(
+            example=example.id,
+            feedback=feedback,
+            output=_jsonable(to_plain(output)),
+            subgraph=subgraph,
+            trace=trace,
+            error=error,
+            calls=cost.calls,
+            prompt_tokens=cost.prompt_tokens,
+            completion_tokens=cost.completion_tokens,
+            seconds=time.monotonic() - started,
+        )
+
+    async def _call(self, example: Example, pool: ThreadPoolExecutor) -> Any:
+        call = getattr(self.workflow, "acall", self.workflow)
+        if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(type(call).__call__):
+            return await call(**example.input)
+        context = copy_context()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(pool, lambda: context.run(call, **example.input))
+
+    def _evidence(self, trial: Trial, output: Any, feedback: Feedback | None) -> tuple[str | None, str | None]:
+        if not trial.want_trace or feedback is None or not isinstance(output, Value):
+            return None, None
+        subgraph = propagate(output, feedback, list(self.parameters.values()))
+        return self.journal.put(subgraph.to_json()), self.journal.put(trace_to_json(output))
+
+    def _to_row(self, trial: Trial, result: ExampleResult) -> EvaluationRow:
+        return EvaluationRow(
+            candidate=trial.candidate.id,
+            split=trial.split,
+            example=result.example,
+            repeat=trial.repeat,
+            feedback=None if result.feedback is None else result.feedback.to_json(),
+            output=self.journal.put(result.output),
+            subgraph=result.subgraph,
+            trace=result.trace,
+            error=result.error,
+            calls=result.calls,
+            prompt_tokens=result.prompt_tokens,
+            completion_tokens=result.completion_tokens,
+            seconds=result.seconds,
+        )
+
+    def _from_row(self, row: EvaluationRow) -> ExampleResult:
+        return ExampleResult(
+            example=row.example,
+            feedback=None if row.feedback is None else Feedback.from_json(row.feedback),
+            output=None if row.output is None else self.journal.get(row.output),
+            subgraph=row.subgraph,
+            trace=row.trace,
+            error=row.error,
+            calls=row.calls,
+            prompt_tokens=row.prompt_tokens,
+            completion_tokens=row.completion_tokens,
+            seconds=row.seconds,
+        )
+
+
+def _failed(failure: Exception) -> tuple[Any, Feedback | None, str]:
+    output: Any = None
+    original: BaseException = failure
+    if isinstance(failure, OpError):
+        output = failure.value
+        original = failure.original or failure
+    if isinstance(original, UserError | BudgetExceeded):
+        raise original
+    kind = type(original).__name__
+    error = f"{kind}: {original}" if str(original) else kind
+    if isinstance(original, ServingError):
+        return output, None, error
+    text = str(failure) if isinstance(failure, OptographError) else error
+    return output, Feedback(score=0.0, text=f"The workflow failed. {text}", failure_type=kind), error
+
+
+def _jsonable(data: Any) -> Any:
+    if data is None or isinstance(data, bool | int | str):
+        return data
+    if isinstance(data, float):
+        return data if data == data and abs(data) != float("inf") else repr(data)
+    if isinstance(data, Mapping):
+        return {str(key): _jsonable(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_jsonable(value) for value in data]
+    dump = getattr(data, "model_dump", None)
+    return _jsonable(dump(mode="json")) if callable(dump) else repr(data)

@@ -1,0 +1,97 @@
+"""A task is data and a scorer; its test split is sealed until the final report opens it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from optograph.errors import UserError
+from optograph.graphs import Feedback
+
+Scorer = Callable[["Example", Any], Feedback]
+"""Judges one output of the workflow against its example; higher scores are better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row of a task.
+
+    Attributes:
+        id: Name, unique within its split.
+        input: Keyword arguments that the workflow is called with.
+        expected: What the scorer compares the output with; None where nothing is expected.
+    """
+
+    id: str
+    input: dict[str, Any]
+    expected: Any = None
+
+
+class SealedSplit:
+    """The test split: its size can be seen, its rows only by ``unseal``, and each opening is counted."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = tuple(examples)
+        self.openings: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __repr__(self) -> str:
+        return f"SealedSplit({len(self)} examples)"
+
+    def unseal(self, reason: str) -> tuple[Example, ...]:
+        """Return the rows, and note the reason for the opening."""
+        self.openings.append(reason)
+        return self._examples
+
+
+@dataclass(frozen=True)
+class Task:
+    """Data and a scorer.
+
+    Attributes:
+        train: Examples that optimizers may read and learn from.
+        dev: Held-out examples that decide which candidate is accepted.
+        test: Examples that only the final report reads.
+        scorer: Judges an output; higher is better.
+        name: Shown in reports.
+    """
+
+    train: Sequence[Example]
+    dev: Sequence[Example]
+    test: SealedSplit
+    scorer: Scorer
+    name: str = "task"
+    _index: dict[str, dict[str, Example]] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.test, SealedSplit):
+            object.__setattr__(self, "test", SealedSplit(self.test))
+        for split in ("train", "dev"):
+            rows: Sequence[Example] = getattr(self, split)
+            self._index[split] = {row.id: row for row in rows}
+            if len(self._index[split]) != len(rows):
+                twice = [name for name, count in Counter(row.id for row in rows).items() if count > 1]
+                raise UserError(f"example ids in the {split!r} split are not unique: {twice[:3]!r}; rename them")
+
+    def example(self, split: str, example_id: str) -> Example:
+        """Return one example of the train or dev split.
+
+        Raises:
+            UserError: The split is sealed or the id is unknown.
+        """
+        try:
+            return self._index[split][example_id]
+        except KeyError:
+            raise UserError(f"no example {example_id!r} in split {split!r} (train and dev can be read)") from None
+
+
+def majority_baseline(examples: Sequence[Example]) -> float | None:
+    """Return the score of always giving the most frequent expected answer, or None where answers hardly repeat."""
+    counts = Counter(repr(row.expected) for row in examples)
+    if not counts or len(counts) > max(2, len(examples) // 4):
+        return None
+    return counts.most_common(1)[0][1] / len(examples)

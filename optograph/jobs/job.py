@@ -1,0 +1,198 @@
+"""The job file: one typed TOML document that says what to optimize, on what, with which models and budget."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from optograph.errors import UserError
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Section(BaseModel):
+    """A table of the job file; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WorkflowSection(Section):
+    """What is optimized."""
+
+    target: str
+    """``FILE.py:FACTORY`` or ``module:FACTORY``; called with those of the arguments ``lm`` and ``train`` that it names."""
+    allow_unsandboxed: bool = False
+    """Whether code that a model wrote may run in this process."""
+
+
+class SplitSource(Section):
+    """Where one split comes from."""
+
+    path: str | None = None
+    """File, or ``hf:NAME[:CONFIG]:SPLIT``; None for the task's ``source``."""
+    start: int = Field(0, ge=0)
+    limit: int | None = Field(None, ge=1)
+
+
+class TaskSection(Section):
+    """Data and scorer."""
+
+    name: str = "task"
+    source: str | None = None
+    """File or hub data set that splits without a path of their own are cut from."""
+    train: str | SplitSource
+    dev: str | SplitSource
+    test: str | SplitSource
+    """Sealed: only the final report reads it."""
+    inputs: list[str] = Field(default=["text"], min_length=1)
+    expected: str | None = "label"
+    id: str = "id"
+    rows_key: str | None = None
+    scorer: str = "exact"
+    """``exact``, ``choice``, ``numeric``, ``regex``, or ``FILE.py:FUNCTION`` taking (expected, output)."""
+    scorer_options: dict[str, Any] = {}
+
+
+class ModelsSection(Section):
+    """Model strings, such as ``local/smollm2-135m`` or ``vllm/NAME@http://127.0.0.1:8000/v1``."""
+
+    task: str = "local/smollm2-135m"
+    optimizer: str | None = None
+    """Model that proposes; the task's model where it is left out."""
+
+
+class StageSection(BaseModel):
+    """One optimizer with its options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All keys but the name."""
+        return dict(self.model_extra or {})
+
+
+class OptimizerSection(StageSection):
+    """The optimizer, or a list of stages that run in sequence."""
+
+    name: str = "optoprime"
+    seed: int = 0
+    stages: list[StageSection] = []
+
+
+class EvaluationSection(Section):
+    """How examples are run."""
+
+    concurrency: int = Field(8, ge=1, le=1024)
+    deadline_s: float = Field(300.0, gt=0)
+
+
+class AcceptanceSection(Section):
+    """How sure an acceptance must be."""
+
+    confidence: float = Field(0.8, ge=0.5, lt=1)
+
+
+class BudgetSection(Section):
+    """What the search may use; the final test is not part of it."""
+
+    calls: int | None = Field(None, gt=0)
+    tokens: int | None = Field(None, gt=0)
+    minutes: float | None = Field(None, gt=0)
+
+
+class Job(Section):
+    """A whole job."""
+
+    name: str | None = None
+    """Run name: letters, digits, ``.``, ``_`` and ``-``; the file's name where it is left out."""
+    workflow: WorkflowSection
+    task: TaskSection
+    models: ModelsSection = ModelsSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    acceptance: AcceptanceSection = AcceptanceSection()
+    budget: BudgetSection = BudgetSection()
+    parameters: dict[str, Any] = {}
+    """Starting values of the workflow's parameters, by name."""
+
+
+def load_job(path: str | Path, overrides: list[str] | None = None) -> Job:
+    """Read a job file.
+
+    Args:
+        path: The TOML file.
+        overrides: ``section.key=value`` strings; the value is read as TOML, or as text where it is none.
+
+    Raises:
+        UserError: The file is missing or no TOML, or a key or value is wrong.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"job file {str(file)!r} does not exist: check the path, or copy one from examples/")
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{str(file)!r} is no valid TOML file: {error}") from error
+    for override in overrides or []:
+        _apply(data, override)
+    data.setdefault("name", file.stem)
+    try:
+        job = Job.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{str(file)!r}: {_explain(error)}") from error
+    if job.name is None or not RUN_NAME.fullmatch(job.name):
+        raise UserError(f"run name {job.name!r} must be letters, digits, '.', '_' or '-', at most 64: set `name`")
+    return job
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not all(key.split(".")):
+        raise UserError(f"cannot read {override!r}: write section.key=value, such as optimizer.seed=1")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    first, _, rest = key.strip().partition(".")
+    # Names of parameters hold dots themselves, so only the first one separates here.
+    *sections, last = [first, rest] if first == "parameters" else key.strip().split(".")
+    table = data
+    for section in sections:
+        inner = table.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"cannot set {key!r}: {section!r} is no table in the job file")
+        table = inner
+    table[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    import difflib
+
+    lines = []
+    for one in error.errors():
+        where = ".".join(str(part) for part in one["loc"])
+        if one["type"] == "extra_forbidden":
+            known = _known_keys(one["loc"][:-1])
+            near = difflib.get_close_matches(str(one["loc"][-1]), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            lines.append(f"unknown key {where!r}; {hint}")
+        elif one["type"] == "missing":
+            lines.append(f"{where!r} is missing: add it")
+        else:
+            lines.append(f"{where} = {one['input']!r}: {one['msg']}")
+    return "; ".join(dict.fromkeys(lines))
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Job
+    for part in location:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field is not None else None
+    return sorted(getattr(model, "model_fields", {}))

@@ -1,0 +1,132 @@
+"""Running a job file: load its data, models and workflow, then optimize."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from optograph.errors import UserError
+from optograph.evals import (
+    EvaluatorOptions,
+    Example,
+    Scorer,
+    SealedSplit,
+    Task,
+    from_callable,
+    load_examples,
+    scorer_by_name,
+)
+from optograph.jobs.job import Job, SplitSource, TaskSection
+from optograph.jobs.optimize import RunOptions, RunResult, View, optimize
+from optograph.jobs.stages import make_sequence
+from optograph.jobs.targets import call_with, resolve
+from optograph.optimizers import AcceptanceRule
+from optograph.serving import Budget, BudgetLimits, JournaledLM, load_lm, run_sync
+from optograph.storage import Journal
+
+
+def run_job(job: Job, base: Path, run_dir: Path, view: View | None = None) -> RunResult:
+    """Run a job.
+
+    Args:
+        job: The job.
+        base: Folder of the job file; its paths are relative to it.
+        run_dir: Directory of the run; must not hold an earlier run.
+        view: Told of progress.
+
+    Raises:
+        UserError: The job names something that is not there.
+        ServingError: A model's endpoint cannot be reached.
+        StorageError: The run directory cannot be used.
+    """
+    if (run_dir / "journal.db").exists():
+        raise UserError(f"{str(run_dir)!r} holds an earlier run: choose another with --run-dir, or delete it")
+    stages = [(one.name, one.options) for one in job.optimizer.stages] or [(job.optimizer.name, job.optimizer.options)]
+    optimizer = make_sequence(stages)
+    task = load_task(job.task, base)
+    factory = resolve(job.workflow.target, base)
+    if not callable(factory):
+        raise UserError(f"{job.workflow.target!r} is no function: name one that builds the workflow")
+    limits = BudgetLimits(job.budget.calls, job.budget.tokens, job.budget.minutes)
+    names = list(dict.fromkeys([job.models.task, job.models.optimizer or job.models.task]))
+    models = {name: load_lm(name) for name in names}
+    try:
+        for lm in models.values():
+            run_sync(lm.identity())
+        with Journal.open(run_dir) as journal:
+            journal.add_event("job", job=job.model_dump(mode="json"))
+            budget = Budget(limits)
+            wrapped = {name: JournaledLM(lm, journal, budget) for name, lm in models.items()}
+            workflow = call_with(factory, {"lm": wrapped[job.models.task], "train": task.train})
+            _set_parameters(workflow, job.parameters)
+            return optimize(
+                workflow,
+                task,
+                optimizer=optimizer,
+                optimizer_lm=wrapped[job.models.optimizer or job.models.task],
+                options=_options(job, run_dir, limits),
+                view=view,
+                journal=journal,
+                budget=budget,
+            )
+    finally:
+        for lm in models.values():
+            run_sync(lm.aclose())
+
+
+def _set_parameters(workflow: Any, values: dict[str, Any]) -> None:
+    known = {one.name: one for one in workflow.parameters()} if values else {}
+    for name, value in values.items():
+        if name not in known:
+            raise UserError(f"the job sets parameter {name!r}; the workflow has {sorted(known)!r}")
+        try:
+            known[name].set(known[name].spec.from_json(value))
+        except UserError as error:
+            raise UserError(f"parameter {name!r}: {error}") from error
+
+
+def load_task(section: TaskSection, base: Path) -> Task:
+    """Load the data and the scorer of a job."""
+    return Task(
+        train=_split(section, section.train, base),
+        dev=_split(section, section.dev, base),
+        test=SealedSplit(_split(section, section.test, base)),
+        scorer=_scorer(section, base),
+        name=section.name,
+    )
+
+
+def _split(section: TaskSection, split: str | SplitSource, base: Path) -> Sequence[Example]:
+    source = SplitSource(path=split) if isinstance(split, str) else split
+    path = source.path or section.source
+    if path is None:
+        raise UserError("a split has no path, and the task has no source: set task.source or the split's path")
+    return load_examples(
+        path if path.startswith("hf:") else base / path,
+        inputs=section.inputs,
+        expected=section.expected,
+        id_field=section.id,
+        rows_key=section.rows_key,
+        start=source.start,
+        limit=source.limit,
+    )
+
+
+def _scorer(section: TaskSection, base: Path) -> Scorer:
+    if ":" in section.scorer:
+        function: Any = resolve(section.scorer, base)
+        return from_callable(function)
+    return scorer_by_name(section.scorer, **section.scorer_options)
+
+
+def _options(job: Job, run_dir: Path, limits: BudgetLimits) -> RunOptions:
+    return RunOptions(
+        seed=job.optimizer.seed,
+        evaluation=EvaluatorOptions(job.evaluation.concurrency, job.evaluation.deadline_s),
+        rule=AcceptanceRule(job.acceptance.confidence),
+        limits=limits,
+        run_dir=run_dir,
+        title=job.name or "",
+        workflow_name=job.workflow.target,
+    )

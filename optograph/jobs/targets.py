@@ -1,0 +1,80 @@
+"""Finding what a job names: Python objects by ``FILE.py:NAME`` or ``module:NAME``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from optograph.errors import UserError
+from optograph.storage import content_hash
+
+
+def resolve(target: str, base: Path) -> Any:
+    """Import the object that ``target`` names.
+
+    Args:
+        target: ``FILE.py:NAME`` (relative to ``base``) or ``package.module:NAME``.
+        base: Folder of the job file.
+
+    Raises:
+        UserError: The form is wrong, the file or module is missing, or it has no such name.
+    """
+    where, separator, name = target.rpartition(":")
+    if not separator or not where or not name:
+        raise UserError(f"cannot read target {target!r}: write FILE.py:NAME or package.module:NAME")
+    module = _from_file(base / where) if where.endswith(".py") else _from_name(where)
+    found = getattr(module, name, None)
+    if found is None:
+        known = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        raise UserError(f"{where!r} has no {name!r}; it defines {known!r}")
+    return found
+
+
+def call_with(factory: Callable[..., Any], available: dict[str, Any]) -> Any:
+    """Call a factory with those of the available arguments that it names.
+
+    Raises:
+        UserError: It needs an argument that is not available.
+    """
+    signature = inspect.signature(factory)
+    names = signature.parameters
+    lacking = [
+        name
+        for name, one in names.items()
+        if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) and name not in available
+    ]
+    if lacking:
+        raise UserError(f"the factory asks for {lacking!r}; it may take {sorted(available)!r} only")
+    return factory(**{name: value for name, value in available.items() if name in names})
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UserError(f"workflow file {str(path)!r} does not exist (paths are relative to the job file)")
+    name = f"optograph_target_{content_hash(str(path.resolve()))[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{str(path)!r} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _from_name(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"cannot import {name!r}: {error}; is it installed, or should it be FILE.py:NAME?") from error

@@ -1,0 +1,125 @@
+"""The contract of every optimizer: ask for trials, be told their evaluations, nominate a candidate."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from optograph.errors import UserError
+from optograph.evals import Evaluation, Task, Trial
+from optograph.graphs import Candidate, Parameter
+from optograph.serving import LM
+from optograph.storage import Journal
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerContext:
+    """What an optimizer works with.
+
+    Attributes:
+        parameters: The workflow's trainable parameters, by name.
+        task: Data and scorer; optimizers read the train split.
+        journal: Where the evidence (subgraphs) is read from.
+        lm: The model that proposes; None for optimizers that need none.
+        seed: Seed of all randomness.
+    """
+
+    parameters: Mapping[str, Parameter]
+    task: Task
+    journal: Journal
+    lm: LM | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the acceptance test said of a nominated candidate.
+
+    Attributes:
+        kind: ``"accepted"``, ``"rejected"``, ``"identical"`` (nothing changed) or ``"missing"`` (scores are missing).
+        reason: In words.
+        candidate: The candidate.
+        score: Its mean score on the dev split.
+        incumbent_score: The incumbent's.
+        low: Lower end of the 95 % interval of the difference.
+        high: Upper end.
+        n: Examples compared.
+    """
+
+    kind: Literal["accepted", "rejected", "identical", "missing"]
+    reason: str
+    candidate: Candidate
+    score: float | None = None
+    incumbent_score: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+
+
+@dataclass
+class Optimizer(abc.ABC):
+    """Improves a candidate by asking for trials.
+
+    The outer loop calls ``bind`` once, then ``ask`` and ``tell`` in turn. After each ``tell`` it reads ``nomination``;
+    where there is one, it is tested on held-out data and the verdict goes to ``decided``. An empty list from ``ask``
+    means that the optimizer has finished. Given the same state and the same journal, ``ask`` gives the same trials.
+
+    Attributes:
+        name: Shown in reports.
+        incumbent: The best candidate so far.
+        nomination: A candidate worth the acceptance test, or None.
+    """
+
+    name: str = field(default="optimizer", init=False)
+    incumbent: Candidate = field(default_factory=lambda: Candidate({}), init=False)
+    nomination: Candidate | None = field(default=None, init=False)
+    _context: OptimizerContext | None = field(default=None, init=False, repr=False)
+
+    def bind(self, context: OptimizerContext, incumbent: Candidate) -> None:
+        """Start work on a workflow from an incumbent."""
+        self._context = context
+        self.incumbent = incumbent
+
+    @property
+    def context(self) -> OptimizerContext:
+        """What ``bind`` gave.
+
+        Raises:
+            UserError: The optimizer is not bound yet.
+        """
+        if self._context is None:
+            raise UserError(f"optimizer {self.name!r} is not bound to a workflow: run it with optograph.optimize(...)")
+        return self._context
+
+    @abc.abstractmethod
+    def ask(self) -> list[Trial]:
+        """Return the trials that are needed next; an empty list ends the optimizer."""
+
+    @abc.abstractmethod
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        """Learn from the evaluations of the last ``ask``, in the order of its trials."""
+
+    def decided(self, verdict: Verdict) -> None:
+        """Learn what became of the nomination; an accepted one is the new incumbent."""
+        if verdict.kind == "accepted":
+            self.incumbent = verdict.candidate
+        self.nomination = None
+
+    @abc.abstractmethod
+    def rounds(self) -> int:
+        """Return how many acceptance tests the optimizer expects to ask for, for progress bars."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a later process needs to go on, as JSON data; subclasses add their own."""
+        return {
+            "incumbent": self.incumbent.to_json(),
+            "nomination": None if self.nomination is None else self.nomination.to_json(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a ``state_dict``."""
+        self.incumbent = Candidate.from_json(state["incumbent"])
+        nomination = state["nomination"]
+        self.nomination = None if nomination is None else Candidate.from_json(nomination)

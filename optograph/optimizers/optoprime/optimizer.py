@@ -1,0 +1,269 @@
+"""OptoPrime: one proposal a step from the traced program and its feedback (Cheng et al. 2024, arXiv 2406.16218)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from optograph.errors import UserError
+from optograph.evals import Evaluation, Trial
+from optograph.graphs import Candidate, DemosSpec, Parameter, Subgraph, render
+from optograph.optimizers.base import Optimizer, OptimizerContext
+from optograph.optimizers.optoprime.answer import Answer
+from optograph.optimizers.optoprime.memory import Memory, MemoryEntry
+from optograph.optimizers.optoprime.prompt import Evidence, compact_messages, full_messages
+from optograph.optimizers.optoprime.propose import ProposalOptions, propose
+from optograph.serving import Message
+
+
+@dataclass(frozen=True, slots=True)
+class OptoPrimeOptions:
+    """How OptoPrime works.
+
+    Attributes:
+        steps: Proposals to make.
+        parameters: Names (or patterns with ``*``) of the parameters to improve; empty for all but demonstrations.
+        minibatch: Train examples whose runs are shown in a step, and on which a proposal must do no worse.
+        style: ``"full"`` shows the traced program; ``"compact"`` is a short prompt for small models.
+        one_at_a_time: Whether a step may change one parameter only, in turn; always so in the compact style.
+        memory: Finished steps that later prompts show.
+        budget_tokens: Longest rendering of the runs, in tokens.
+        mask: Sections to leave out, such as ``"code"`` or ``"feedback"`` (the paper's masked ablation).
+        temperature: Of the proposals.
+        max_tokens: Longest proposal.
+        repairs: How often an unusable answer is sent back.
+    """
+
+    steps: int = 8
+    parameters: tuple[str, ...] = ()
+    minibatch: int = 8
+    style: Literal["full", "compact"] = "full"
+    one_at_a_time: bool = False
+    memory: int = 4
+    budget_tokens: int = 3000
+    mask: tuple[str, ...] = ()
+    temperature: float = 0.7
+    max_tokens: int = 1024
+    repairs: int = 2
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.minibatch < 1 or self.memory < 0 or self.repairs < 0:
+            raise UserError(
+                f"OptoPrime needs steps and minibatch of at least 1, memory and repairs of at least 0: {self!r}"
+            )
+        if self.style not in ("full", "compact"):
+            raise UserError(f"style must be 'full' or 'compact', not {self.style!r}")
+
+
+@dataclass
+class OptoPrime(Optimizer):
+    """Shows a model the runs of a minibatch and their feedback, and takes new values from its answer.
+
+    A step: run the incumbent on a minibatch with traces; one call (and bounded repairs) for new values; run them on the
+    same minibatch; nominate them if they do no worse. Every step leaves an ``optoprime.step`` event in the journal.
+    """
+
+    options: OptoPrimeOptions = field(default_factory=OptoPrimeOptions)
+
+    def __post_init__(self) -> None:
+        self.name = "optoprime"
+        self._step = 0
+        self._batch: tuple[str, ...] = ()
+        self._observed: Evaluation | None = None
+        self._challenger: Candidate | None = None
+        self._tried: set[str] = set()
+        self._memory = Memory(self.options.memory)
+        self._note: dict[str, Any] = {}
+
+    def bind(self, context: OptimizerContext, incumbent: Candidate) -> None:
+        """Start from an incumbent.
+
+        Raises:
+            UserError: There is no model to propose with, or no parameter to improve.
+        """
+        super().bind(context, incumbent)
+        if context.lm is None:
+            raise UserError(
+                "OptoPrime needs a model that proposes: set models.optimizer in the job, or pass optimizer_lm"
+            )
+        self._tried.add(incumbent.id)
+        self._targets()
+
+    def rounds(self) -> int:
+        """At most one acceptance test a step."""
+        return self.options.steps
+
+    def ask(self) -> list[Trial]:
+        """Return the incumbent's minibatch with traces, or the proposal's on the same minibatch."""
+        while self._step < self.options.steps:
+            if self._observed is None:
+                self._batch = self._sample()
+                return [Trial(self.incumbent, "train", self._batch, want_trace=True)]
+            if self._challenger is None:
+                self._propose(self._observed)
+            if self._challenger is not None:
+                return [Trial(self._challenger, "train", self._batch)]
+            self._next_step()
+        return []
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        """Take in the observed runs, or compare the proposal with them."""
+        (evaluation,) = evaluations
+        if self._observed is None:
+            self._observed = evaluation
+            return
+        challenger, before = self._challenger, self._observed.mean
+        if challenger is None or evaluation.mean is None or before is None:
+            self._close("missing", "Scores are missing because the endpoint failed.")
+            return
+        changed = {name: self._plain(challenger, name) for name in self._note["changed"]}
+        gate = f"{before:.3f} → {evaluation.mean:.3f} on the minibatch"
+        self._memory.add(MemoryEntry(changed, evaluation.mean, _first_failure(evaluation)))
+        if evaluation.mean >= before:
+            self.nomination = challenger
+            self._close("nominated", gate)
+        else:
+            self._close("worse", gate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step, the memory, and what was tried."""
+        return super().state_dict() | {
+            "step": self._step,
+            "memory": self._memory.to_json(),
+            "tried": sorted(self._tried),
+            "batch": list(self._batch),
+            "observing": self._observed is None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a ``state_dict``; a step that was half done is done again from the journal."""
+        super().load_state_dict(state)
+        self._step = state["step"]
+        self._memory = Memory.from_json(self.options.memory, state["memory"])
+        self._tried = set(state["tried"])
+        self._observed = self._challenger = None
+
+    # -- a step -----------------------------------------------------------------------------------
+
+    def _propose(self, observed: Evaluation) -> None:
+        targets = self._targets()
+        names = [targets[self._step % len(targets)]] if self._single else targets
+        specs = {name: self.context.parameters[name].spec for name in names}
+        current = {name: self._value(self.incumbent, name) for name in names}
+        lm = self.context.lm
+        if lm is None:
+            raise UserError("OptoPrime needs a model that proposes")
+        answer, calls = propose(lm, self._messages(observed, names, current), specs, current, self._sampling())
+        self._note = {
+            "step": self._step,
+            "parameters": names,
+            "outcomes": {name: [one.kind, one.reason] for name, one in answer.outcomes.items()},
+            "reasoning": answer.reasoning,
+            "blame": list(answer.blame),
+            "calls": calls,
+            "changed": sorted(answer.updates),
+        }
+        self._adopt(answer)
+
+    def _adopt(self, answer: Answer) -> None:
+        if not answer.updates:
+            kinds = sorted({one.kind for one in answer.outcomes.values()})
+            reasons = "; ".join(dict.fromkeys(one.reason for one in answer.outcomes.values() if one.reason))
+            self._record("/".join(kinds), reasons)
+            return
+        values = {name: self.context.parameters[name].spec.to_json(value) for name, value in answer.updates.items()}
+        child = self.incumbent.with_values(values, origin=f"optoprime: step {self._step + 1}")
+        if child.id in self._tried:
+            self._record("unchanged", "The proposed values were tried before.")
+            return
+        self._tried.add(child.id)
+        self._challenger = child
+
+    def _messages(self, observed: Evaluation, names: Sequence[str], current: Mapping[str, Any]) -> tuple[Message, ...]:
+        if self.options.style == "compact":
+            evidence = [
+                Evidence(self.context.task.example("train", result.example), result) for result in observed.results
+            ]
+            (name,) = names
+            return compact_messages(name, current[name], self.context.parameters[name].spec, evidence, self._memory)
+        hashes = [result.subgraph for result in observed.results if result.subgraph is not None]
+        if not hashes:
+            raise UserError(
+                "the workflow's outputs are not traced, so there is no program to show: return the value that steps "
+                "and ops give (not its .data), or use style='compact'"
+            )
+        subgraphs = [Subgraph.from_json(self.context.journal.get(one)) for one in hashes]
+        frozen = [name for name in self.context.parameters if name not in names]
+        rendering = render(subgraphs, budget_tokens=self.options.budget_tokens, mask=self.options.mask, frozen=frozen)
+        return full_messages(rendering, self._memory)
+
+    def _close(self, result: str, reason: str) -> None:
+        self._record(result, reason)
+        self._next_step()
+
+    def _record(self, result: str, reason: str) -> None:
+        candidate = None if self._challenger is None else self._challenger.id
+        self.context.journal.add_event(
+            "optoprime.step",
+            **self._note,
+            result=result,
+            reason=reason,
+            candidate=candidate,
+            batch=list(self._batch),
+        )
+
+    def _next_step(self) -> None:
+        self._step += 1
+        self._observed = self._challenger = None
+
+    # -- what it works on -------------------------------------------------------------------------
+
+    @property
+    def _single(self) -> bool:
+        return self.options.one_at_a_time or self.options.style == "compact"
+
+    def _targets(self) -> list[str]:
+        known: Mapping[str, Parameter] = self.context.parameters
+        patterns = self.options.parameters
+        if patterns:
+            found = [name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        else:
+            found = [name for name, parameter in known.items() if not isinstance(parameter.spec, DemosSpec)]
+        if not found:
+            raise UserError(f"no parameter matches {list(patterns)!r}; the workflow has {sorted(known)!r}")
+        return found
+
+    def _value(self, candidate: Candidate, name: str) -> Any:
+        parameter = self.context.parameters[name]
+        return parameter.spec.from_json(self._plain(candidate, name))
+
+    def _plain(self, candidate: Candidate, name: str) -> Any:
+        if name in candidate.values:
+            return candidate.to_json()["values"][name]
+        parameter = self.context.parameters[name]
+        return parameter.spec.to_json(parameter.base)
+
+    def _sample(self) -> tuple[str, ...]:
+        train = [example.id for example in self.context.task.train]
+        rng = random.Random(f"optoprime/{self.context.seed}/{self._step}")  # noqa: S311 - reproducible search
+        return tuple(rng.sample(train, min(self.options.minibatch, len(train))))
+
+    def _sampling(self) -> ProposalOptions:
+        options = self.options
+        return ProposalOptions(
+            temperature=options.temperature,
+            max_tokens=options.max_tokens,
+            repairs=options.repairs,
+            seed=self.context.seed,
+            draw=self._step,
+        )
+
+
+def _first_failure(evaluation: Evaluation) -> str:
+    for result in evaluation.results:
+        if result.feedback is not None and result.feedback.failure_type:
+            return result.feedback.text[:200]
+    return ""

@@ -1,0 +1,74 @@
+"""Optimizers in sequence: each starts from the best candidate of the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from optograph.errors import UserError
+from optograph.evals import Evaluation, Trial
+from optograph.graphs import Candidate
+from optograph.optimizers.base import Optimizer, OptimizerContext, Verdict
+
+
+@dataclass
+class InSequence(Optimizer):
+    """Runs stages one after the other over one workflow, so that one candidate holds what each of them found.
+
+    Attributes:
+        stages: The optimizers, in order.
+    """
+
+    stages: list[Optimizer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise UserError("a sequence needs at least one optimizer")
+        self.name = self.stages[0].name
+        self._stage = 0
+
+    def bind(self, context: OptimizerContext, incumbent: Candidate) -> None:
+        """Start the first stage."""
+        super().bind(context, incumbent)
+        self.stages[0].bind(context, incumbent)
+
+    def rounds(self) -> int:
+        """The sum of the stages' rounds."""
+        return sum(stage.rounds() for stage in self.stages)
+
+    def ask(self) -> list[Trial]:
+        """Ask the current stage; where it has finished, start the next."""
+        while True:
+            trials = self._current.ask()
+            if trials or self._stage == len(self.stages) - 1:
+                return trials
+            self._stage += 1
+            self.name = self._current.name
+            self._current.bind(self.context, self.incumbent)
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        """Tell the current stage."""
+        self._current.tell(evaluations)
+        self.nomination = self._current.nomination
+
+    def decided(self, verdict: Verdict) -> None:
+        """Pass the verdict on."""
+        super().decided(verdict)
+        self._current.decided(verdict)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the stage and its state."""
+        return super().state_dict() | {"stage": self._stage, "current": self._current.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a ``state_dict``."""
+        super().load_state_dict(state)
+        self._stage = state["stage"]
+        self.name = self._current.name
+        self._current.bind(self.context, self.incumbent)
+        self._current.load_state_dict(state["current"])
+
+    @property
+    def _current(self) -> Optimizer:
+        return self.stages[self._stage]

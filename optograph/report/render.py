@@ -1,0 +1,197 @@
+"""Turn a run report into one offline HTML file with a strict content security policy."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optograph.errors import StorageError, UserError
+from optograph.report.model import RunReport, UsageRow
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_ESCAPES = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+
+
+def render_report(report: RunReport) -> str:
+    """Return the report as one HTML page that loads nothing from anywhere.
+
+    Scripts and styles are inline and named by hash in the page's policy (``default-src 'none'``); every text of the
+    report is escaped, so that nothing a model wrote can run or load.
+
+    Args:
+        report: What to show; parts that are missing are left out.
+    """
+    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        **_context(report),
+        style=_trusted(style),
+        script=_trusted(script),
+        data=_trusted(embed_json(report.model_dump(mode="json"))),
+        policy="; ".join(
+            (
+                "default-src 'none'",
+                f"script-src '{content_hash(script)}'",
+                f"style-src '{content_hash(style)}'",
+                "base-uri 'none'",
+                "form-action 'none'",
+            )
+        ),
+    )
+
+
+def write_report(report: RunReport, path: Path | str) -> Path:
+    """Write the HTML report, whole or not at all, and return where it is.
+
+    Args:
+        report: What to show.
+        path: The file to write; missing folders are made, an older report is replaced.
+
+    Raises:
+        UserError: If ``path`` is a folder.
+        StorageError: If the file cannot be written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise UserError(f"{str(path)!r} is a folder; name a file in it, such as {str(target / 'report.html')!r}")
+    data = render_report(report).encode("utf-8")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StorageError(f"cannot write the report {str(path)!r}: {error.strerror or error}") from error
+    return target
+
+
+def content_hash(text: str) -> str:
+    """Return the source expression that allows an inline script or style: ``sha256-`` and the base64 digest."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+
+
+def embed_json(data: Any) -> str:
+    r"""Return JSON that is safe inside a ``<script>`` element: ``< > &`` and line separators as ``\u....``."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return "".join(_ESCAPES.get(character, character) for character in text)
+
+
+def _trusted(text: str) -> Any:
+    """Mark a text of this package, or escaped JSON, as ready for the page."""
+    from markupsafe import Markup
+
+    return Markup(text)  # noqa: S704 - own files and escaped JSON only
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from optograph.report import svg
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        score=svg.score,
+        signed=svg.signed,
+        count=svg.count,
+        duration=svg.duration,
+        money=svg.money,
+        clip=svg.clip,
+    )
+    return environment
+
+
+def _context(report: RunReport) -> dict[str, Any]:
+    """Work out everything that the template names."""
+    from optograph.report import charts, diagrams, views
+
+    anchors, names = views.anchors(report), views.short_names(report)
+    numbers = {node.id: index for index, node in enumerate(report.trace.nodes)} if report.trace else {}
+    candidates = views.candidate_views(report)
+    low, high = views.score_range(report.candidates)
+    verdict = charts.verdict(report.test) if report.test else "unclear"
+    return {
+        "report": report,
+        "headline": views.claim(report.test) if report.test else views.headline(report),
+        "verdict": verdict,
+        "interval_plot": charts.interval_plot(report.test, report.metric_name) if report.test else None,
+        "dev": views.dev_scores(report),
+        "score_chart": charts.score_chart(report, anchors),
+        "changes": views.what_changed(report),
+        "candidates": candidates,
+        "measured": [view for view in candidates if not views.was_dropped(view)],
+        "dropped": [view for view in candidates if views.was_dropped(view)],
+        "candidate_tree": diagrams.candidate_tree(report, anchors, names),
+        "meters": {view.anchor: charts.meter(view.row.dev_score, low, high, view.state) for view in candidates},
+        "trace_graph": diagrams.trace_graph(report.trace, numbers) if report.trace else None,
+        "trace_drawn": len(diagrams.visible_nodes(report.trace)) if report.trace else 0,
+        "kind_name": diagrams.kind_name,
+        "examples": views.example_views(report),
+        "statuses": views.STATUSES,
+        "status_counts": views.status_counts(report),
+        "fields_of": views.fields_of,
+        "decision_class": charts.decision_class,
+        "anchors": anchors,
+        "names": names,
+        "usage": _usage(report),
+        "failures": sorted(report.failures.items(), key=lambda pair: (-pair[1], pair[0])),
+        "failure_meter": lambda number: charts.meter(number, 0, max(report.failures.values(), default=1), "loss"),
+    }
+
+
+def _usage(report: RunReport) -> dict[str, Any]:
+    """Return usage rows, their total, and bars of how calls, tokens and time divide."""
+    from optograph.report import charts
+
+    rows = sorted(report.usage, key=lambda row: (row.role != "task", row.role, row.model))
+    known = [row.usd for row in rows if row.usd is not None]
+    total = UsageRow(
+        role="total",
+        calls=sum(row.calls for row in rows),
+        prompt_tokens=sum(row.prompt_tokens for row in rows),
+        completion_tokens=sum(row.completion_tokens for row in rows),
+        seconds=sum(row.seconds for row in rows),
+        usd=sum(known) if known else None,
+    )
+    labels = [f"{row.role} {row.model}".strip() for row in rows]
+    amounts = {
+        "calls": [float(row.calls) for row in rows],
+        "tokens": [float(row.prompt_tokens + row.completion_tokens) for row in rows],
+        "seconds": [row.seconds for row in rows],
+    }
+    bars = [
+        (name, charts.stacked_bar(list(zip(labels, values, strict=True))))
+        for name, values in amounts.items()
+        if sum(values) > 0 and len(rows) > 1
+    ]
+    return {
+        "rows": rows,
+        "labels": labels,
+        "total": total,
+        "bars": bars,
+        "priced": bool(known),
+        "partly": len(known) < len(rows),
+    }

@@ -1,0 +1,17 @@
+"""One way to write JSON, so that equal things have equal bytes and equal hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def canonical_json(data: Any) -> str:
+    """Write JSON data with sorted keys and no spaces; NaN and infinity are refused with ``ValueError``."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def content_hash(data: Any) -> str:
+    """Return the SHA-256 (64 hex digits) of the canonical JSON of ``data``."""
+    return hashlib.sha256(canonical_json(data).encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,136 @@
+"""The journal keeps what it is given, in order, and says when it cannot."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from optograph.errors import StorageError
+from optograph.storage import CallRow, CandidateRow, DecisionRow, EvaluationRow, Journal, canonical_json, content_hash
+
+
+def call(key: str, completion: str | None = "h") -> CallRow:
+    return CallRow(key=key, context={"role": "task"}, identity={}, request="r", completion=completion)
+
+
+def evaluation(score: float | None, example: str = "e1") -> EvaluationRow:
+    feedback = None if score is None else {"score": score, "text": ""}
+    return EvaluationRow(candidate="c", split="dev", example=example, feedback=feedback)
+
+
+def test_payloads_are_stored_once_and_checked() -> None:
+    with Journal.memory() as journal:
+        first, second = journal.put({"a": [1, "é"]}), journal.put({"a": [1, "é"]})
+        assert first == second == content_hash({"a": [1, "é"]})
+        assert journal.get(first) == {"a": [1, "é"]}
+        with pytest.raises(StorageError, match="not in the journal"):
+            journal.get("0" * 64)
+
+
+def test_canonical_json_refuses_nan_and_ignores_key_order() -> None:
+    assert canonical_json({"b": 1, "a": 2}) == '{"a":2,"b":1}'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json(float("nan"))
+
+
+def test_a_failed_call_is_no_answer(tmp_path: Path) -> None:
+    with Journal.open(tmp_path) as journal:
+        journal.add_call(call("k", None))
+        assert journal.find_call("k") is None
+        journal.add_call(call("k", "h1"))
+        found = journal.find_call("k")
+        assert found is not None
+        assert found.completion == "h1"
+        assert len(journal.calls()) == 2
+
+
+def test_a_missing_score_is_no_evaluation() -> None:
+    with Journal.memory() as journal:
+        journal.add_evaluation(evaluation(None))
+        assert journal.find_evaluation("c", "dev", "e1", 0) is None
+        journal.add_evaluation(evaluation(0.5))
+        found = journal.find_evaluation("c", "dev", "e1", 0)
+        assert found is not None
+        assert found.feedback == {"score": 0.5, "text": ""}
+        assert journal.find_evaluation("c", "dev", "e1", 1) is None
+
+
+def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
+    with Journal.open(tmp_path) as journal:
+        journal.add_candidate(CandidateRow(id="c", values=journal.put({"x": 1})))
+        journal.add_candidate(CandidateRow(id="c", values=journal.put({"x": 1})))
+        journal.add_decision(
+            DecisionRow(step=1, optimizer="o", candidate="c", incumbent=None, verdict="seed", reason="")
+        )
+        journal.save_state("optimizer", {"step": 1})
+        journal.save_state("optimizer", {"step": 2})
+        journal.add_event("start", pid=1)
+        journal.close()
+        journal.close()
+    with Journal.open(tmp_path) as journal:
+        assert [row.id for row in journal.candidates()] == ["c"]
+        assert [row.verdict for row in journal.decisions()] == ["seed"]
+        assert journal.load_state("optimizer") == {"step": 2}
+        assert journal.load_state("other") is None
+        assert journal.events("start") == [{"pid": 1}]
+
+
+def test_a_second_process_is_told_who_writes(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom optograph.storage import Journal\nfrom optograph.errors import StorageError\n"
+        "try:\n    Journal.open(sys.argv[1])\nexcept StorageError as error:\n    print(error)\n"
+    )
+    with Journal.open(tmp_path):
+        import os
+
+        seen = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+        assert f"in use by process {os.getpid()}" in seen.stdout
+    seen = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert seen.stdout == ""
+
+
+def test_a_flipped_byte_is_noticed(tmp_path: Path) -> None:
+    with Journal.open(tmp_path) as journal:
+        journal.add_event("start", pid=1)
+    db = sqlite3.connect(tmp_path / "journal.db")
+    db.execute("UPDATE events SET body='{\"pid\":2}'")
+    db.commit()
+    db.close()
+    with Journal.open(tmp_path) as journal, pytest.raises(StorageError, match="checksum"):
+        journal.events()
+
+
+def test_another_schema_version_is_refused(tmp_path: Path) -> None:
+    Journal.open(tmp_path).close()
+    db = sqlite3.connect(tmp_path / "journal.db")
+    db.execute("UPDATE meta SET value='99' WHERE key='schema'")
+    db.commit()
+    db.close()
+    with pytest.raises(StorageError, match="schema version 99"):
+        Journal.open(tmp_path)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "journal.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(StorageError, match="cannot open the journal"):
+        Journal.open(tmp_path)
+
+
+def test_threads_share_one_journal(tmp_path: Path) -> None:
+    with Journal.open(tmp_path) as journal:
+
+        def work(number: int) -> None:
+            for index in range(25):
+                journal.add_call(call(f"{number}/{index}"))
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len({row.key for row in journal.calls()}) == 200
