@@ -87,7 +87,8 @@ class Step(Module):
         self.labels = answer_options(output) or ()
         if self.form == "score":
             check_labels(self.labels)
-        fields = (*inputs.model_fields, *output.model_fields)
+        fields = {**inputs.model_fields, **output.model_fields}
+        all_required = all(field.is_required() for field in fields.values())
         self.instruction = Parameter(
             instruction,
             name=f"{name}.instruction",
@@ -97,7 +98,7 @@ class Step(Module):
         self.demos = Parameter(
             [dict(demo) for demo in demos],
             name=f"{name}.demos",
-            spec=DemosSpec(fields=fields),
+            spec=DemosSpec(fields=tuple(fields) if all_required else None),
             description=f"Solved examples shown to step {name!r}.",
         )
         self._calibration: tuple[dict[str, Any], ...] = ()
@@ -117,7 +118,10 @@ class Step(Module):
         """
         if self.form != "score":
             raise UserError(f"step {self.name!r} answers by {self.form!r}; only answer='score' can be calibrated")
-        self._calibration = tuple(self._checked(one) for one in inputs)
+        try:
+            self._calibration = tuple(self._checked(one) for one in inputs)
+        except ValueError as error:
+            raise UserError(f"cannot calibrate: {error}") from error
         self._priors.clear()
 
     def __call__(self, **inputs: Any) -> Value:
@@ -151,7 +155,8 @@ class Step(Module):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "input"
-            raise UserError(
+            # No UserError: what does not fit may come from another step's answer, and fails one example only.
+            raise ValueError(
                 f"step {self.name!r} got {sorted(inputs)!r}, which does not fit {self.inputs.__name__}: "
                 f"{where}: {first['msg']}"
             ) from error

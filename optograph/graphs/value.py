@@ -26,6 +26,7 @@ class Extra(NamedTuple):
     reads: tuple[Value, ...] = ()
     name: str | None = None
     info: dict[str, Any] | None = None
+    failed: bool = False
 
 
 def _binary(info: OpInfo, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -283,8 +284,8 @@ def fail(
     """
     inner = error if isinstance(error, OpError) else None
     record = error_record(info.name, error, code, source) if inner is None else inner.value._data
+    extra = (extra or Extra())._replace(failed=True)
     if inner is not None:
-        extra = extra or Extra()
         extra = extra._replace(reads=tuple(dict.fromkeys((*extra.reads, inner.value))))
     value = make(info, nodes, record, extra)
     reads = current().reads
@@ -358,12 +359,22 @@ def attribute(value: Traced, name: str) -> Any:
 
 def parents_of(value: Value) -> tuple[Value, ...]:
     """Return the values among the arguments and reads of a value, each once."""
+    args, extra = value._args, value._extra
+    if extra is None:
+        if len(args) == 1 and type(args[0]) is Value:  # the common cases, written out
+            return args
+        if len(args) == 2:
+            left, right = args
+            if type(left) is Value and type(right) in SCALARS:
+                return (left,)
+            if type(left) is Value and type(right) is Value:
+                return (left,) if left is right else args
     found: dict[Value, None] = {}
-    for arg in value._args:
+    for arg in args:
         if isinstance(arg, Value):
             found[arg] = None
         elif type(arg) is Packed:
             found.update(dict.fromkeys(inside(arg)))
-    if value._extra is not None:
-        found.update(dict.fromkeys(value._extra.reads))
+    if extra is not None:
+        found.update(dict.fromkeys(extra.reads))
     return tuple(found)

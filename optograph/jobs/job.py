@@ -24,7 +24,7 @@ class WorkflowSection(Section):
     """What is optimized."""
 
     target: str
-    """``FILE.py:FACTORY`` or ``module:FACTORY``; called with those of the arguments ``lm`` and ``train`` that it names."""
+    """``FILE.py:FACTORY`` or ``module:FACTORY``; called with ``lm`` and ``train``, as far as it names them."""
     allow_unsandboxed: bool = False
     """Whether code that a model wrote may run in this process."""
 
@@ -34,8 +34,8 @@ class SplitSource(Section):
 
     path: str | None = None
     """File, or ``hf:NAME[:CONFIG]:SPLIT``; None for the task's ``source``."""
-    start: int = Field(0, ge=0)
-    limit: int | None = Field(None, ge=1)
+    start: int = Field(default=0, ge=0)
+    limit: int | None = Field(default=None, ge=1)
 
 
 class TaskSection(Section):
@@ -57,16 +57,8 @@ class TaskSection(Section):
     scorer_options: dict[str, Any] = {}
 
 
-class ModelsSection(Section):
-    """Model strings, such as ``local/smollm2-135m`` or ``vllm/NAME@http://127.0.0.1:8000/v1``."""
-
-    task: str = "local/smollm2-135m"
-    optimizer: str | None = None
-    """Model that proposes; the task's model where it is left out."""
-
-
-class StageSection(BaseModel):
-    """One optimizer with its options."""
+class Named(BaseModel):
+    """A name with options of its own."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -74,37 +66,55 @@ class StageSection(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """All keys but the name."""
+        """All keys but the known ones."""
         return dict(self.model_extra or {})
 
 
-class OptimizerSection(StageSection):
+class ModelsSection(Section):
+    """Model strings, or tables with the string as ``name`` beside the model's options (such as ``n_parallel``)."""
+
+    task: str | Named = "local/smollm2-135m"
+    optimizer: str | Named | None = None
+    """Model that proposes; the task's model where it is left out."""
+
+    def task_model(self) -> Named:
+        """The model of the workflow."""
+        return self.task if isinstance(self.task, Named) else Named(name=self.task)
+
+    def optimizer_model(self) -> Named:
+        """The model that proposes."""
+        if self.optimizer is None:
+            return self.task_model()
+        return self.optimizer if isinstance(self.optimizer, Named) else Named(name=self.optimizer)
+
+
+class OptimizerSection(Named):
     """The optimizer, or a list of stages that run in sequence."""
 
     name: str = "optoprime"
     seed: int = 0
-    stages: list[StageSection] = []
+    stages: list[Named] = []
 
 
 class EvaluationSection(Section):
     """How examples are run."""
 
-    concurrency: int = Field(8, ge=1, le=1024)
-    deadline_s: float = Field(300.0, gt=0)
+    concurrency: int = Field(default=8, ge=1, le=1024)
+    deadline_s: float = Field(default=300.0, gt=0)
 
 
 class AcceptanceSection(Section):
     """How sure an acceptance must be."""
 
-    confidence: float = Field(0.8, ge=0.5, lt=1)
+    confidence: float = Field(default=0.8, ge=0.5, lt=1)
 
 
 class BudgetSection(Section):
     """What the search may use; the final test is not part of it."""
 
-    calls: int | None = Field(None, gt=0)
-    tokens: int | None = Field(None, gt=0)
-    minutes: float | None = Field(None, gt=0)
+    calls: int | None = Field(default=None, gt=0)
+    tokens: int | None = Field(default=None, gt=0)
+    minutes: float | None = Field(default=None, gt=0)
 
 
 class Job(Section):

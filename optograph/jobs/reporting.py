@@ -210,11 +210,8 @@ def _test(result: RunResult, majority: float | None) -> TestResult:
 
 
 def _failure_types(evaluation: Evaluation) -> list[str]:
-    return [
-        "missing" if result.feedback is None else result.feedback.failure_type
-        for result in evaluation.results
-        if result.feedback is None or result.feedback.failure_type
-    ]
+    types = ["missing" if one.feedback is None else one.feedback.failure_type for one in evaluation.results]
+    return [kind for kind in types if kind]
 
 
 def _text(value: Any) -> str:

@@ -17,13 +17,13 @@ from optograph.evals import (
     load_examples,
     scorer_by_name,
 )
-from optograph.jobs.job import Job, SplitSource, TaskSection
+from optograph.jobs.job import Job, Named, SplitSource, TaskSection
 from optograph.jobs.optimize import RunOptions, RunResult, View, optimize
 from optograph.jobs.stages import make_sequence
 from optograph.jobs.targets import call_with, resolve
 from optograph.optimizers import AcceptanceRule
-from optograph.serving import Budget, BudgetLimits, JournaledLM, load_lm, run_sync
-from optograph.storage import Journal
+from optograph.serving import BaseLM, Budget, BudgetLimits, JournaledLM, OpenAILM, load_lm, run_sync
+from optograph.storage import Journal, content_hash
 
 
 def run_job(job: Job, base: Path, run_dir: Path, view: View | None = None) -> RunResult:
@@ -49,22 +49,20 @@ def run_job(job: Job, base: Path, run_dir: Path, view: View | None = None) -> Ru
     if not callable(factory):
         raise UserError(f"{job.workflow.target!r} is no function: name one that builds the workflow")
     limits = BudgetLimits(job.budget.calls, job.budget.tokens, job.budget.minutes)
-    names = list(dict.fromkeys([job.models.task, job.models.optimizer or job.models.task]))
-    models = {name: load_lm(name) for name in names}
+    task_model, optimizer_model = job.models.task_model(), job.models.optimizer_model()
+    models = _load_models([task_model, optimizer_model])
     try:
-        for lm in models.values():
-            run_sync(lm.identity())
         with Journal.open(run_dir) as journal:
             journal.add_event("job", job=job.model_dump(mode="json"))
             budget = Budget(limits)
-            wrapped = {name: JournaledLM(lm, journal, budget) for name, lm in models.items()}
-            workflow = call_with(factory, {"lm": wrapped[job.models.task], "train": task.train})
+            wrapped = {key: JournaledLM(lm, journal, budget) for key, lm in models.items()}
+            workflow = call_with(factory, {"lm": wrapped[_key(task_model)], "train": task.train})
             _set_parameters(workflow, job.parameters)
             return optimize(
                 workflow,
                 task,
                 optimizer=optimizer,
-                optimizer_lm=wrapped[job.models.optimizer or job.models.task],
+                optimizer_lm=wrapped[_key(optimizer_model)],
                 options=_options(job, run_dir, limits),
                 view=view,
                 journal=journal,
@@ -73,6 +71,30 @@ def run_job(job: Job, base: Path, run_dir: Path, view: View | None = None) -> Ru
     finally:
         for lm in models.values():
             run_sync(lm.aclose())
+
+
+def _load_models(wanted: list[Named]) -> dict[str, BaseLM]:
+    """Load each model once, and make sure that its endpoint answers before anything else is done."""
+    models: dict[str, BaseLM] = {}
+    for model in wanted:
+        if _key(model) not in models:
+            models[_key(model)] = load_lm(model.name, **model.options)
+    for lm in models.values():
+        _preflight(lm)
+    return models
+
+
+def _preflight(lm: BaseLM) -> None:
+    """Find out now whether an endpoint can be reached and serves the model."""
+    run_sync(lm.identity())
+    if isinstance(lm, OpenAILM):
+        served = run_sync(lm.served_models())
+        if served and lm.model not in served:
+            raise UserError(f"{lm.base_url} does not serve {lm.model!r}; it serves {', '.join(served)}")
+
+
+def _key(model: Named) -> str:
+    return content_hash([model.name, model.options])
 
 
 def _set_parameters(workflow: Any, values: dict[str, Any]) -> None:

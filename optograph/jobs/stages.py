@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -48,7 +48,7 @@ def make_optimizer(name: str, options: Mapping[str, Any]) -> Optimizer:
         raise UserError(f"optimizer {name!r}: {where or 'options'}: {first['msg']}") from error
 
 
-def make_sequence(stages: list[tuple[str, Mapping[str, Any]]]) -> Optimizer:
+def make_sequence(stages: Sequence[tuple[str, Mapping[str, Any]]]) -> Optimizer:
     """Make one optimizer of one or several stages."""
     made = [make_optimizer(name, options) for name, options in stages]
     return made[0] if len(made) == 1 else InSequence(stages=made)

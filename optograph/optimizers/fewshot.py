@@ -94,13 +94,8 @@ class FewShotSearch(Optimizer):
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         """Keep the better half; nominate the last one left."""
-        order = sorted(
-            range(len(evaluations)),
-            key=lambda index: (
-                -(evaluations[index].mean if evaluations[index].mean is not None else -math.inf),
-                index,
-            ),
-        )
+        means = [-math.inf if one.mean is None else one.mean for one in evaluations]
+        order = sorted(range(len(means)), key=lambda index: (-means[index], index))
         full = self._width() >= len(self._judges)
         keep = 1 if full and len(order) <= 2 else max(1, len(order) // 2)
         self._alive = [evaluations[index].trial.candidate for index in order[:keep]]
@@ -127,7 +122,7 @@ class FewShotSearch(Optimizer):
         self._finished = state["finished"]
 
     def _width(self) -> int:
-        return min(len(self._judges), self.options.first_rung * 2**self._rung)
+        return min(len(self._judges), self.options.first_rung << self._rung)
 
     def _parameter_name(self) -> str:
         found = [name for name, parameter in self.context.parameters.items() if isinstance(parameter.spec, DemosSpec)]

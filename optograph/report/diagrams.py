@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -93,11 +94,13 @@ def _crowds(rows: Sequence[CandidateRow], line: set[str]) -> tuple[list[Candidat
     hidden: set[str] = set()
     crowds: list[_Crowd] = []
     for parent, members in families.items():
-        if len(members) > _MAX_LEAVES:
-            best = sorted(members, key=lambda row: -(row.dev_score if row.dev_score is not None else -1e300))
-            rest = best[_MAX_LEAVES - 2 :]
-            hidden.update(row.id for row in rest)
-            crowds.append(_Crowd(f"{_FEEDBACK}{parent}", parent, tuple(rest)))
+        if len(members) <= _MAX_LEAVES:
+            continue
+        measured = [row for row in members if row.dev_score is not None]
+        shown = {row.id for row in sorted(measured, key=lambda row: -(row.dev_score or 0.0))[: _MAX_LEAVES - 2]}
+        rest = tuple(row for row in members if row.id not in shown)
+        hidden.update(row.id for row in rest)
+        crowds.append(_Crowd(f"{_FEEDBACK}{parent}", parent, rest))
     return [row for row in rows if row.id not in hidden], crowds
 
 
@@ -182,6 +185,7 @@ def trace_graph(trace: TraceView, numbers: Mapping[str, int]) -> Markup | None:
         pairs += [(end, _FEEDBACK) for end in ends]
     layout = layered_layout(sizes, pairs, gap=26, layer_gap=56, margin=10)
     labels = {(edge.src, edge.dst): edge.label for edge in reversed(edges)}
+    leaving, entering = Counter(src for src, _ in pairs), Counter(dst for _, dst in pairs)
     parts = [_markers()]
     texts: list[Markup] = []
     for route in layout.routes:
@@ -192,7 +196,8 @@ def trace_graph(trace: TraceView, numbers: Mapping[str, int]) -> Markup | None:
         marker = "url(#arrow-path)" if on_path else "url(#arrow)"
         parts.append(tag("path", d=curve(_short_of(points)), class_=name, marker_end=marker))
         if text := labels.get((route.src, route.dst), ""):
-            texts.append(_edge_label(text, route.points))
+            at_end = leaving[route.src] > entering[route.dst]
+            texts.append(_edge_label(text, route.points, at_end=at_end))
     parts.extend(texts)
     parts.extend(_node(node, layout.boxes[node.id], numbers[node.id]) for node in kept.values())
     if ends:
@@ -231,10 +236,10 @@ def _markers() -> Markup:
     return tag("defs", arrow("arrow", "arrow"), arrow("arrow-path", "arrow on-path"))
 
 
-def _edge_label(text: str, points: Sequence[Point]) -> Markup:
-    """Write the name of an edge on its first bend, nearer to the source: edges meet at their targets."""
-    (x0, y0), (x1, y1) = points[0], points[1]
-    share = 0.4
+def _edge_label(text: str, points: Sequence[Point], *, at_end: bool) -> Markup:
+    """Write the name of an edge on its first bend, or on its last one where many edges leave the same node."""
+    (x0, y0), (x1, y1) = points[-2:] if at_end else points[:2]
+    share = 0.6 if at_end else 0.4
     bend = 3 * share**2 - 2 * share**3  # how far the curve has gone across
     x, y = x0 + bend * (x1 - x0), y0 + share * (y1 - y0) + 4
     return tag("text", clip(text, 16), x=x, y=y, class_="edge-label", text_anchor="middle")

@@ -98,7 +98,8 @@ def make_scale(values: Iterable[float], start: float, end: float, *, count: int 
     if unit and low >= 0.0 and high <= 1.0:
         low, high = 0.0, 1.0
     if high - low < 1e-9 * max(1.0, abs(low), abs(high)):
-        low, high = low - 0.5, high + 0.5
+        room = max(0.5, 0.01 * abs(low))
+        low, high = low - room, high + room
     step = _round_step((high - low) / max(1, count - 1))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = tuple(round(index * step, 12) for index in range(first, last + 1))

@@ -1,8 +1,10 @@
 """Models behind one protocol: embedded, OpenAI-compatible and scripted."""
 
 from optograph.serving.base import LM, BaseLM, CallEvent, Observer, make_request, observing
+from optograph.serving.budget import Budget, BudgetLimits
 from optograph.serving.cache import cache_dir
-from optograph.serving.fetch import LocalModel, fetch, models
+from optograph.serving.fetch import LocalModel, catalogue, fetch_model, find_model, models
+from optograph.serving.journaled import JournaledLM, counting_draws
 from optograph.serving.llamacpp import LlamaCppLM
 from optograph.serving.loop import on_background_loop, run_on_background, run_sync
 from optograph.serving.openai_lm import OpenAILM
@@ -24,11 +26,14 @@ from optograph.serving.types import (
 __all__ = [
     "LM",
     "BaseLM",
+    "Budget",
+    "BudgetLimits",
     "CallEvent",
     "Capabilities",
     "Choice",
     "Completion",
     "Deadline",
+    "JournaledLM",
     "JsonSchema",
     "LlamaCppLM",
     "LocalModel",
@@ -44,7 +49,10 @@ __all__ = [
     "TokenLogprob",
     "Usage",
     "cache_dir",
-    "fetch",
+    "catalogue",
+    "counting_draws",
+    "fetch_model",
+    "find_model",
     "load_lm",
     "make_request",
     "messages_of",

@@ -39,8 +39,8 @@ class LM(Protocol):
 
     Contract: `complete` gives exactly `Request.n` texts or raises; `UserError` for a request that this model
         can never
-    serve, `ServingError` when the endpoint failed (after the model's own retries), `ModelError` when it
-    answered with nothing usable. It may be called from any thread and any event loop, many times at once.
+    serve, `ServingError` when the endpoint failed (after the model's own retries), `ModelError` when it answered with
+    nothing usable. It may be called from any thread and any event loop, many times at once.
     """
 
     @property
@@ -90,9 +90,9 @@ _inside: ContextVar[bool] = ContextVar("optograph_inside_call", default=False)
 def observing(callback: Observer) -> Iterator[None]:
     """Have `callback` told about every model call that finishes within a ``with`` block.
 
-    The scope is a context variable: tasks and `asyncio.to_thread` inherit it, other threads do not see it.
-    The callback runs in the caller's own thread and context, right after the call; where one model wraps
-    another (a cache, say), only the outer call is announced. Observers nest; the outer one is told first.
+    The scope is a context variable: tasks and `asyncio.to_thread` inherit it, other threads do not see it. The callback
+    runs in the caller's own thread and context, right after the call; where one model wraps another (a cache, say),
+    only the outer call is announced. Observers nest; the outer one is told first.
     """
     token = _observers.set((*_observers.get(), callback))
     try:
@@ -138,8 +138,7 @@ class BaseLM(abc.ABC):
             **request_fields: Fields of `Request`; `schema` takes all that `schema_of` takes.
 
         Raises:
-            UserError: For a bad field, a request that the model cannot serve, or a call on the model loop's
-                thread.
+            UserError: For a bad field, a request that the model cannot serve, or a call on the model loop's thread.
             ServingError: When the endpoint failed.
             ModelError: When the model gave nothing usable.
         """

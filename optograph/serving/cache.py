@@ -36,8 +36,8 @@ def cache_dir() -> Path:
 def sha256_of(path: Path) -> str:
     """Give the SHA-256 of a file in hexadecimal.
 
-    Reading a model takes a moment, so the hash is remembered in the cache folder until size or modification
-    time change.
+    Reading a model takes a moment, so the hash is remembered in the cache folder until size or modification time
+    change.
     """
     path = path.resolve()
     found = path.stat()
@@ -50,7 +50,8 @@ def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     with contextlib.suppress(OSError):  # a cache that cannot be written is only slow
-        _write(book, {**_read(book), str(path): [*stamp, digest]})
+        still_there = {name: entry for name, entry in _read(book).items() if Path(name).exists()}
+        _write(book, {**still_there, str(path): [*stamp, digest]})
     return digest
 
 

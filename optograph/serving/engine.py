@@ -50,8 +50,8 @@ class Engine:
     async def call(self, route: Route, body: dict[str, Any]) -> dict[str, Any]:
         """Ask the engine; loads the model on the first call. The work is done in a thread of its own.
 
-        A call that is cancelled goes on in its thread until its tokens are written: llama.cpp takes no
-        cancellation this way.
+        A call that is cancelled goes on in its thread until its tokens are written: llama.cpp takes no cancellation
+        this way.
         """
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._call, route, body)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import os
 import shutil
@@ -48,6 +49,11 @@ class LocalModel:
         """Where the file is kept."""
         return cache_dir() / "models" / Path(self.member).name
 
+    @property
+    def present(self) -> bool:
+        """Whether the file is there (its size is looked at; `fetch_model` checks its hash)."""
+        return self.path.is_file() and self.path.stat().st_size == self.size
+
 
 _SMOLLM2 = LocalModel(
     name="smollm2-135m",
@@ -63,23 +69,46 @@ _MODELS = MappingProxyType({_SMOLLM2.name: _SMOLLM2})
 
 
 def models() -> MappingProxyType[str, LocalModel]:
-    """List the models that `fetch` knows, by name."""
+    """Give the models that `fetch_model` knows, by name."""
     return _MODELS
 
 
-def fetch(model: LocalModel) -> Path:
+def catalogue() -> tuple[LocalModel, ...]:
+    """List the models that `fetch_model` knows."""
+    return tuple(_MODELS.values())
+
+
+def find_model(name: str) -> LocalModel:
+    """Give the record of a model.
+
+    Raises:
+        UserError: When there is none of that name; the message names the nearest.
+    """
+    model = _MODELS.get(name)
+    if model is None:
+        near = difflib.get_close_matches(name, _MODELS, n=1, cutoff=0.4)
+        hint = f"did you mean 'local/{near[0]}'? " if near else ""
+        raise UserError(
+            f"there is no local model {name!r}; {hint}known: {', '.join(_MODELS)}; "
+            "for a file of your own give its path, which ends in .gguf"
+        )
+    return model
+
+
+def fetch_model(model: LocalModel | str) -> Path:
     """Give the path of a model's file; download it first if it is not there yet.
 
     Two processes that ask at once download once. A progress bar is shown on a terminal.
 
     Args:
-        model: One of `models`.
+        model: One of `models`, or its name.
 
     Raises:
-        ServingError: Of kind ``"download"`` when pip cannot get the file; the message says how to place it by
-            hand.
-        UserError: When the cache folder cannot be written.
+        ServingError: Of kind ``"download"`` when pip cannot get the file; the message says how to place it by hand.
+        UserError: When there is no such model, or the cache folder cannot be written.
     """
+    if isinstance(model, str):
+        model = find_model(model)
     path = model.path
     if _is_good(path, model):
         return path

@@ -27,10 +27,9 @@ _CAPABILITIES = Capabilities(
 class LlamaCppLM(BaseLM):
     """A GGUF file run by llama.cpp in this process (the extra ``local``: xllamacpp).
 
-    The model is loaded at the first call. Models made for the same file share one engine, which ends with the
-    last of them. Sampling is plain (temperature and top_p only). Log-probabilities are the model's own,
-    before a schema bans tokens, so that the alternatives of the first token can score labels. Prompt token
-    ids are not given.
+    The model is loaded at the first call. Models made for the same file share one engine, which ends with the last of
+    them. Sampling is plain (temperature and top_p only). Log-probabilities are the model's own, before a schema bans
+    tokens, so that the alternatives of the first token can score labels. Prompt token ids are not given.
 
     Args:
         path: The GGUF file.
@@ -94,7 +93,8 @@ class LlamaCppLM(BaseLM):
             logprobs=tuple(part.logprobs[0] for part in parts),
             usage=Usage(parts[0].usage.prompt_tokens, sum(part.usage.completion_tokens for part in parts)),
         )
-        wire.check_constraint(whole, request.schema)
+        # llama.cpp drops, without a word, a grammar that it cannot compile
+        wire.check_constraint(whole, request.schema, json_too=True)
         return whole
 
 

@@ -73,8 +73,8 @@ def on_background_loop() -> bool:
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the background loop and wait for its result.
 
-    The caller's context variables are carried along (changes that the coroutine makes to them stay with it).
-    An interrupt of the waiting thread cancels the coroutine.
+    The caller's context variables are carried along (changes that the coroutine makes to them stay with it). An
+    interrupt of the waiting thread cancels the coroutine.
 
     Args:
         coroutine: What to run, once.
@@ -102,8 +102,8 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
 async def run_on_background(coroutine: Coroutine[Any, Any, T]) -> T:
     """Await a coroutine that must run on the background loop, from whichever loop the caller is on.
 
-    Network clients and semaphores belong to one loop; this keeps them on the background loop for all callers.
-    The caller's context variables are carried along, and its cancellation too.
+    Network clients and semaphores belong to one loop; this keeps them on the background loop for all callers. The
+    caller's context variables are carried along, and its cancellation too.
     """
     if on_background_loop():
         return await coroutine

@@ -50,19 +50,17 @@ class _Key:
 class OpenAILM(BaseLM):
     """A model behind an OpenAI-compatible endpoint.
 
-    Answers are not streamed. Redirects are not followed, and the answer must come from the model that was
-    asked. The client's own retries are off: `retry` decides.
+    Answers are not streamed. Redirects are not followed, and the answer must come from the model that was asked. The
+    client's own retries are off: `retry` decides.
 
     Args:
         model: The name under which the endpoint serves the model.
-        base_url: Where, such as ``"http://127.0.0.1:8000/v1"``; by default ``OPENAI_BASE_URL``, or OpenAI
-            itself.
-        api_key: By default ``OPENAI_API_KEY`` (for vLLM ``VLLM_API_KEY`` first); an endpoint on this machine
-            and a vLLM server need none.
+        base_url: Where, such as ``"http://127.0.0.1:8000/v1"``; by default ``OPENAI_BASE_URL``, or OpenAI itself.
+        api_key: By default ``OPENAI_API_KEY`` (for vLLM ``VLLM_API_KEY`` first); an endpoint on this machine and a vLLM
+            server need none.
         flavour: Which additions the server knows. ``"vllm"``: ``structured_outputs`` for choices and regular
-            expressions, token ids. ``"llamacpp"``: grammars. ``"openai"``: a choice is packed into a JSON
-            object of one field and unpacked again (its log-probabilities and token ids stay those of the
-            packed form).
+            expressions, token ids. ``"llamacpp"``: grammars. ``"openai"``: a choice is packed into a JSON object of one
+            field and unpacked again (its log-probabilities and token ids stay those of the packed form).
         name: What the user calls the model; ``"openai/MODEL"`` by default.
         max_concurrency: Most calls in flight at once.
         retry: When a failed attempt is made again.
@@ -252,7 +250,11 @@ class OpenAILM(BaseLM):
                 base_url=self.base_url,
                 max_retries=0,
                 timeout=timeout,
-                http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False, timeout=timeout),
+                http_client=openai.DefaultAsyncHttpxClient(
+                    follow_redirects=False,
+                    timeout=timeout,
+                    trust_env=not is_loopback(self.base_url),  # no proxy lies between this machine and itself
+                ),
             )
             loop = asyncio.get_running_loop()
             weakref.finalize(self, _close_later, loop, self._client).atexit = False

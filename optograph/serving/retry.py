@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
-
-import tenacity
+from typing import TYPE_CHECKING, TypeVar
 
 from optograph.errors import ServingError, UserError
+
+if TYPE_CHECKING:
+    import tenacity
 
 T = TypeVar("T")
 
@@ -26,8 +27,7 @@ class Retry:
 
     Attributes:
         attempts: Most attempts in all, at least 1.
-        bad_answers: Most attempts where the server answers with an unusable body (at least 1): waiting seldom
-            helps.
+        bad_answers: Most attempts where the server answers with an unusable body (at least 1): waiting seldom helps.
         base_s: Mean wait before the second attempt in seconds; it doubles with every further one.
         cap_s: Longest wait of our own choice, and the longest ``Retry-After`` that is obeyed, in seconds.
     """
@@ -48,14 +48,14 @@ class Retry:
 class Deadline:
     """How long to wait for an endpoint, in seconds; None waits for ever.
 
-    Answers are not streamed, so the first token and the last arrive together: `silence_s` bounds both the
-    wait for the first byte and every gap between two reads, and `total_s` stops a server that drips.
+    Answers are not streamed, so the first token and the last arrive together: `silence_s` bounds both the wait for the
+    first byte and every gap between two reads, and `total_s` stops a server that drips.
 
     Attributes:
         connect_s: Until the connection stands.
         silence_s: Longest time without a single byte from the server within one attempt.
-        total_s: The whole call: every attempt and every wait between them (not the wait for a free place
-            under the concurrency limit).
+        total_s: The whole call: every attempt and every wait between them (not the wait for a free place under the
+            concurrency limit).
     """
 
     connect_s: float | None = 10.0
@@ -120,8 +120,8 @@ def parse_retry_after(value: str | None, *, now: datetime | None = None) -> floa
 async def with_retries(policy: Retry, attempt: Callable[[], Awaitable[T]]) -> T:
     """Await ``attempt()`` until it succeeds, fails for good, or the policy is spent.
 
-    Waits between attempts are drawn uniformly from half to one and a half of ``base_s * 2**k``; a
-    ``Retry-After`` of the server is a lower bound.
+    Waits between attempts are drawn uniformly from half to one and a half of ``base_s * 2**k``; a ``Retry-After`` of
+    the server is a lower bound.
 
     Args:
         policy: How often and how long.
@@ -130,6 +130,8 @@ async def with_retries(policy: Retry, attempt: Callable[[], Awaitable[T]]) -> T:
     Raises:
         ServingError: The last failure, with the number of attempts in its message when there were several.
     """
+    import tenacity
+
     bad_answers = 0
 
     def again(state: tenacity.RetryCallState) -> bool:

@@ -35,6 +35,9 @@ class JsonSchema:
         except (TypeError, ValueError) as error:
             raise UserError(f"a JSON schema must be plain JSON data, got {self.schema!r}: {error}") from None
 
+    def __hash__(self) -> int:
+        return hash((self.name, json.dumps(self.schema, sort_keys=True)))
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data that `schema_from_json` reads."""
         return {"type": "json_schema", "name": self.name, "schema": self.schema}
@@ -88,8 +91,8 @@ def schema_of(source: Any) -> Schema:
     """Make a schema from what one naturally has at hand.
 
     Args:
-        source: A pydantic class, a JSON schema as a dict, a list of strings, a ``Literal`` of strings, an
-            `enum.Enum` class with string values, a compiled pattern, or a schema already.
+        source: A pydantic class, a JSON schema as a dict, a list of strings, a ``Literal`` of strings, an `enum.Enum`
+            class with string values, a compiled pattern, or a schema already.
 
     Raises:
         UserError: When `source` is none of these, or a pattern carries flags.

@@ -26,18 +26,17 @@ _ALL = Capabilities(json_schema=True, choice=True, regex=True, logprobs=True, to
 class ScriptedLM(BaseLM):
     """Answer from a list of replies, in order, or from a function of the request.
 
-    A reply is a text, JSON data (written out as JSON) or an exception (raised). A function that depends on
-    the request alone makes the model deterministic whatever the order of calls; it may be async. Replies are
-    given as they are, also where they break the request's schema, so that tests can show what follows.
+    A reply is a text, JSON data (written out as JSON) or an exception (raised). A function that depends on the request
+    alone makes the model deterministic whatever the order of calls; it may be async. Replies are given as they are,
+    also where they break the request's schema, so that tests can show what follows.
 
-    Tokens are words here (split at white space, which goes to the front of each word), token ids are hashes
-    of them.
+    Tokens are words here (split at white space, which goes to the front of each word), token ids are hashes of them.
 
     Args:
         replies: The replies, or a function that makes one; with `Request.n` texts it is asked n times.
         name: What the model is called.
-        labels: Gives the log-probability of each alternative of the first token, when log-probabilities are
-            asked for. Without it every token has log-probability 0.
+        labels: Gives the log-probability of each alternative of the first token, when log-probabilities are asked for.
+            Without it every token has log-probability 0.
         capabilities: What the model claims to be able to do; all by default.
         max_concurrency: Most calls in flight at once.
         retry: When a reply that is a retryable `ServingError` is followed by another attempt.

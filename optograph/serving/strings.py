@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from optograph.errors import UserError
 from optograph.serving.base import BaseLM
-from optograph.serving.fetch import fetch, models
+from optograph.serving.fetch import fetch_model, models
 from optograph.serving.llamacpp import LlamaCppLM
 from optograph.serving.openai_lm import OpenAILM
 from optograph.serving.urls import check_url
@@ -25,8 +24,7 @@ def load_lm(spec: str, **options: Any) -> BaseLM:
     """Make a model from a string.
 
     Args:
-        spec: ``local/smollm2-135m``, ``local/PATH.gguf``, ``openai/NAME``, ``openai/NAME@URL`` or
-            ``vllm/NAME@URL``.
+        spec: ``local/smollm2-135m``, ``local/PATH.gguf``, ``openai/NAME``, ``openai/NAME@URL`` or ``vllm/NAME@URL``.
         **options: Keyword arguments of `LlamaCppLM` or `OpenAILM`.
 
     Raises:
@@ -54,15 +52,7 @@ def load_lm(spec: str, **options: Any) -> BaseLM:
 def _local(spec: str, rest: str, options: dict[str, Any]) -> BaseLM:
     if rest.endswith(".gguf"):
         return LlamaCppLM(rest, name=spec, **options)
-    model = models().get(rest)
-    if model is None:
-        near = difflib.get_close_matches(rest, models(), n=1, cutoff=0.4)
-        hint = f"did you mean 'local/{near[0]}'? " if near else ""
-        raise UserError(
-            f"there is no local model {rest!r}; {hint}known: {', '.join(models())}; "
-            "for a file of your own give its path, which ends in .gguf"
-        )
-    return LlamaCppLM(fetch(model), name=spec, **options)
+    return LlamaCppLM(fetch_model(rest), name=spec, **options)
 
 
 def _no_such_form(spec: object) -> UserError:

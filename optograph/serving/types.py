@@ -76,8 +76,7 @@ class Request:
         stop: Strings that end a text; they are not part of it.
         n: How many texts, at least 1.
         seed: Sampling seed (0 to 2**31 - 1), or None for the server's own.
-        draw: Which sample of the same request this is, from 0; draws of one seed differ (see
-            `sampling_seed`).
+        draw: Which sample of the same request this is, from 0; draws of one seed differ (see `sampling_seed`).
         schema: What each text must look like, enforced while decoding.
         logprobs: Alternatives wanted for each token, 0 for no log-probabilities at all.
         token_ids: Whether the token ids of prompt and texts are wanted.
@@ -257,11 +256,9 @@ class Completion:
 
     Attributes:
         texts: The `Request.n` texts.
-        finish_reasons: For each text ``"stop"``, ``"length"`` (cut off at `Request.max_tokens`) or the
-            server's word.
+        finish_reasons: For each text ``"stop"``, ``"length"`` (cut off at `Request.max_tokens`) or the server's word.
         token_ids: For each text its token ids, or None where they were not asked for.
-        logprobs: For each text its tokens with their log-probabilities, or None where they were not asked
-            for.
+        logprobs: For each text its tokens with their log-probabilities, or None where they were not asked for.
         usage: Tokens read and written.
         latency_s: Wall-clock time of the whole call in seconds, retries included.
         identity: The model that answered.

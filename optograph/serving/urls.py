@@ -22,8 +22,8 @@ def check_url(url: str) -> str:
         url: Such as ``"http://127.0.0.1:8000/v1"``.
 
     Raises:
-        UserError: For another scheme than http or https, credentials or a query in the URL, a missing host,
-            or an address of link-local or cloud metadata services.
+        UserError: For another scheme than http or https, credentials or a query in the URL, a missing host, or an
+            address of link-local or cloud metadata services.
     """
     shown = url if "@" not in url else f"…@{url.rpartition('@')[2]}"
     try:

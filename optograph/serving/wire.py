@@ -110,8 +110,14 @@ def parse_completion(data: Mapping[str, Any], request: Request, identity: ModelI
     )
 
 
-def check_constraint(completion: Completion, schema: Schema | None) -> None:
-    """Check that complete texts obey a choice or a regular expression (a JSON schema is the caller's to check).
+def check_constraint(completion: Completion, schema: Schema | None, *, json_too: bool = False) -> None:
+    """Check that complete texts obey a choice or a regular expression.
+
+    Args:
+        completion: The answer.
+        schema: What it was to be held to.
+        json_too: Whether to check that an answer to a JSON schema is JSON; otherwise that is the caller's to check, who
+            can often mend it.
 
     Raises:
         ServingError: Of kind ``"constraint_ignored"``: the server let through what it was asked to prevent.
@@ -122,12 +128,14 @@ def check_constraint(completion: Completion, schema: Schema | None) -> None:
                 good = text in options
             case Regex(pattern=pattern):
                 good = re.fullmatch(pattern, text) is not None
+            case JsonSchema() if json_too:
+                good = _is_json(text)
             case _:
                 good = True
         if not good and reason != "length":
             raise ServingError(
                 f"{completion.identity.endpoint} did not hold the answer to {schema!r}: it gave {excerpt(text)!r}; "
-                "use a server with constrained decoding, or leave the schema out",
+                "simplify the schema, use a server with constrained decoding, or leave the schema out",
                 kind="constraint_ignored",
             )
 
@@ -140,6 +148,14 @@ def bad_response(message: str) -> ServingError:
 def excerpt(text: str, limit: int = 200) -> str:
     """Shorten a text for an error message."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _refuse_constant(name: str) -> float:

@@ -211,6 +211,57 @@ def _examples() -> list[ExampleRow]:
     return rows
 
 
+def _parameters() -> list[ParameterRow]:
+    return [
+        ParameterRow(
+            name="sentiment.instruction",
+            kind="text",
+            description="What the model is told to do.",
+            constraint="1 to 600 characters",
+        ),
+        ParameterRow(
+            name="sentiment.demos",
+            kind="demos",
+            description="Solved examples shown before the review.",
+            constraint="at most 8 items",
+        ),
+        ParameterRow(
+            name="clean",
+            kind="code",
+            description="Prepares the review.",
+            constraint="def clean(review: str) -> str",
+        ),
+        ParameterRow(
+            name="margin",
+            kind="float",
+            description="Lead that 'positive' needs over 'negative'.",
+            constraint="\u22121 to 1",
+        ),
+    ]
+
+
+def _usage() -> list[UsageRow]:
+    return [
+        UsageRow(
+            role="task",
+            model="local/smollm2-135m",
+            calls=1962,
+            prompt_tokens=311840,
+            completion_tokens=1962,
+            seconds=74.2,
+        ),
+        UsageRow(
+            role="optimizer",
+            model="vllm/Qwen2.5-7B-Instruct",
+            calls=11,
+            prompt_tokens=21480,
+            completion_tokens=2907,
+            seconds=31.8,
+            usd=0.0121,
+        ),
+    ]
+
+
 def make_report() -> RunReport:
     """Return the report of a run that went well."""
     candidates, examples = _candidates(), _examples()
@@ -236,32 +287,7 @@ def make_report() -> RunReport:
         baseline=Baseline(score=0.508),
         steps=_steps(candidates),
         candidates=candidates,
-        parameters=[
-            ParameterRow(
-                name="sentiment.instruction",
-                kind="text",
-                description="What the model is told to do.",
-                constraint="1 to 600 characters",
-            ),
-            ParameterRow(
-                name="sentiment.demos",
-                kind="demos",
-                description="Solved examples shown before the review.",
-                constraint="at most 8 items",
-            ),
-            ParameterRow(
-                name="clean",
-                kind="code",
-                description="Prepares the review.",
-                constraint="def clean(review: str) -> str",
-            ),
-            ParameterRow(
-                name="margin",
-                kind="float",
-                description="Lead that 'positive' needs over 'negative'.",
-                constraint="\u22121 to 1",
-            ),
-        ],
+        parameters=_parameters(),
         trace=_trace(),
         examples=examples,
         test=TestResult(
@@ -273,25 +299,7 @@ def make_report() -> RunReport:
             n=120,
             majority=0.508,
         ),
-        usage=[
-            UsageRow(
-                role="task",
-                model="local/smollm2-135m",
-                calls=1962,
-                prompt_tokens=311840,
-                completion_tokens=1962,
-                seconds=74.2,
-            ),
-            UsageRow(
-                role="optimizer",
-                model="vllm/Qwen2.5-7B-Instruct",
-                calls=11,
-                prompt_tokens=21480,
-                completion_tokens=2907,
-                seconds=31.8,
-                usd=0.0121,
-            ),
-        ],
+        usage=_usage(),
         failures={"wrong-label": 611, "unparsed": 12, "timeout": 2},
         duration_s=96.4,
     )

@@ -136,7 +136,9 @@ def test_a_request_survives_json(
         stop=stop,
         schema=schema,
     )
-    assert Request.from_json(json.loads(json.dumps(request.to_json()))) == request
+    again = Request.from_json(json.loads(json.dumps(request.to_json())))
+    assert again == request
+    assert hash(again) == hash(request)
 
 
 def test_a_completion_survives_json() -> None:
@@ -157,10 +159,7 @@ def test_a_completion_survives_json() -> None:
 
 
 def test_the_identity_key_prefers_the_weights() -> None:
-    assert (
-        ModelIdentity("http://a/v1", "m", "sha256:00").key
-        == ModelIdentity("http://b/v1", "m", "sha256:00").key
-    )
+    assert ModelIdentity("http://a/v1", "m", "sha256:00").key == ModelIdentity("http://b/v1", "m", "sha256:00").key
     one, other = "http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"
     assert ModelIdentity(one, "m", "sha256:00").key == ModelIdentity(other, "m", "sha256:00").key
     assert ModelIdentity(one, "m").key != ModelIdentity(other, "m").key

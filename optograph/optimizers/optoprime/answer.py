@@ -6,7 +6,7 @@ import ast
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from optograph.agents import extract_json
 from optograph.errors import ModelError, UserError
@@ -61,6 +61,11 @@ class Answer:
         return {name: one.reason for name, one in self.outcomes.items() if one.kind == "invalid"}
 
 
+class _Known(TypedDict):
+    reasoning: str
+    blame: tuple[str, ...]
+
+
 def answer_schema(specs: Mapping[str, Spec]) -> dict[str, Any]:
     """Return the JSON schema of an answer: reasoning, blame, the decision, and new values of any of the parameters."""
     return {
@@ -107,10 +112,9 @@ def read_answer(text: str, specs: Mapping[str, Spec], current: Mapping[str, Any]
     reasoning = data.get("reasoning")
     blame = data.get("blame")
     suggestion = _suggestion(data, specs)
-    known = {
-        "reasoning": reasoning if isinstance(reasoning, str) else "",
-        "blame": tuple(one for one in blame if one in specs) if _is_names(blame) else (),
-    }
+    said = reasoning if isinstance(reasoning, str) else ""
+    named = tuple(one for one in blame if isinstance(one, str) and one in specs) if isinstance(blame, list) else ()
+    known: _Known = {"reasoning": said, "blame": named}
     if data.get("answer") == TERMINATE or suggestion == TERMINATE:
         return _all(specs, ParameterOutcome("terminated", reason="The model sees nothing to improve."), **known)
     if isinstance(suggestion, str):
@@ -174,10 +178,6 @@ def _literal(text: str) -> Any:
 
 def _all(specs: Mapping[str, Spec], outcome: ParameterOutcome, **known: Any) -> Answer:
     return Answer(dict.fromkeys(specs, outcome), **known)
-
-
-def _is_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _kind(value: Any) -> str:

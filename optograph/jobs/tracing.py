@@ -1,0 +1,79 @@
+"""The traced graph of one example, as the report draws it."""
+
+from __future__ import annotations
+
+import json
+
+from optograph.evals import ExampleResult
+from optograph.graphs.encoding import data_to_json
+from optograph.graphs.trace import Node, Ref, Trace
+from optograph.report import TraceEdge, TraceNode, TraceView
+from optograph.report.model import NodeKind
+from optograph.storage import Journal
+
+
+def trace_view(journal: Journal, result: ExampleResult) -> TraceView | None:
+    """Return the trace of an example's result with the way that its feedback took back, or None where there is none."""
+    if result.trace is None or result.feedback is None:
+        return None
+    trace = Trace.from_json(journal.get(result.trace))
+    path = _feedback_path(trace)
+    edges = [
+        TraceEdge(src=str(source), dst=str(node.id), label=label)
+        for node in trace.nodes
+        for source, label in _inputs(node)
+    ]
+    return TraceView(
+        nodes=[
+            TraceNode(
+                id=str(node.id),
+                label=str(node.id),
+                kind=_kind(node, trace),
+                detail=_detail(node),
+                on_feedback_path=node.id in path,
+            )
+            for node in trace.nodes
+        ],
+        edges=edges,
+        example=result.example,
+        feedback=result.feedback.text,
+        score=result.feedback.total,
+    )
+
+
+def _inputs(node: Node) -> list[tuple[Ref, str]]:
+    """Return the nodes that this one came from, each with the name of its argument."""
+    named: dict[Ref, str] = {}
+    for position, arg in enumerate(node.args):
+        one = node._replace(args=(arg,), keys=(), reads=())
+        for parent in one.parents():
+            named.setdefault(parent, node.argument(position))
+    return [(parent, named.get(parent, "read")) for parent in node.parents()]
+
+
+def _feedback_path(trace: Trace) -> set[str]:
+    """Return the ids of trainable parameters and of all that came from them; parents stand before children."""
+    path: set[str] = set()
+    for node in trace.nodes:
+        trainable = node.parameter is not None and node.parameter.trainable
+        if trainable or not path.isdisjoint(str(parent) for parent in node.parents()):
+            path.add(str(node.id))
+    return path
+
+
+def _kind(node: Node, trace: Trace) -> NodeKind:
+    if node.id in trace.outputs:
+        return "output"
+    if node.parameter is not None:
+        return "parameter"
+    if node.info is not None and "calls" in node.info:
+        return "model-call"
+    return "input" if node.op is None else "op"
+
+
+def _detail(node: Node) -> str:
+    about = "" if node.op is None or not node.op.description else f"{node.op.description}\n\n"
+    data = data_to_json(node.data)
+    if isinstance(data, dict):
+        data = data.get("excerpt") or data.get("json")
+    return about + (data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, indent=1))

@@ -1,0 +1,206 @@
+"""Whatever a model or a data file says, the page neither runs nor loads it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from optograph.report import RunReport, render_report
+from optograph.report.render import embed_json
+from optograph.report.svg import clip
+
+PAYLOADS = [
+    "<script>alert(1)</script>",
+    "</script><script>alert(1)</script>",
+    "</style><script>alert(1)</script>",
+    "</title><script>alert(1)</script>",
+    "</textarea><script>alert(1)</script>",
+    "<!--<script>alert(1)//-->",
+    "--><script>alert(1)</script>",
+    "]]><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<svg onload=alert(1)>",
+    "<svg><script>alert(1)</script></svg>",
+    "<svg><animate onbegin=alert(1) attributeName=x dur=1s>",
+    "<svg><a xlink:href='javascript:alert(1)'><text>x</text></a></svg>",
+    "<math><mtext><table><mglyph><style><img src=x onerror=alert(1)>",
+    "<body onload=alert(1)>",
+    "<iframe src=javascript:alert(1)></iframe>",
+    "<iframe srcdoc='<script>alert(1)</script>'>",
+    "<object data=javascript:alert(1)>",
+    "<embed src=javascript:alert(1)>",
+    "<base href=//evil.example/>",
+    "<link rel=stylesheet href=//evil.example/x.css>",
+    "<meta http-equiv=refresh content='0;url=javascript:alert(1)'>",
+    "<form action=javascript:alert(1)><input type=submit>",
+    "<details open ontoggle=alert(1)>",
+    "<video><source onerror=alert(1)>",
+    "<input autofocus onfocus=alert(1)>",
+    "<style>@import '//evil.example';</style>",
+    '" onmouseover=alert(1) x="',
+    "' onmouseover=alert(1) x='",
+    "` onmouseover=alert(1) x=`",
+    '"><script>alert(1)</script>',
+    "'><img src=x onerror=alert(1)>",
+    "javascript:alert(1)",
+    "data:text/html,<script>alert(1)</script>",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "&#60;script&#62;alert(1)",
+    "{{ self.__init__.__globals__ }}{% raw %}<script>",
+    "${alert(1)}<%= alert(1) %>",
+    "\u2028<script>alert(1)</script>\u2029",
+    "\x00<scr\x00ipt>alert(1)</script>",
+    "\ud800<script>alert(1)</script>\x1b]0;x\x07",
+    "<a href='java\tscript:alert(1)'>x</a>",
+    "\u202e<noscript><p title='</noscript><img src=x onerror=alert(1)>'>",
+]
+
+TAGS = """
+html head meta title style body a header div span svg path circle nav ul li button main p h1 h2 h3 section
+small strong dl dt dd ol ins del figure figcaption text line rect g table caption thead tbody tfoot tr th td
+details summary mark aside article pre code defs marker label input footer script
+"""
+ATTRIBUTES = """
+lang charset http-equiv content name class href id viewbox width height d cx cy r x y x1 x2 y1 y2 rx type
+title hidden tabindex role scope open for placeholder autocomplete spellcheck text-anchor preserveaspectratio
+markerwidth markerheight markerunits refx refy orient marker-end
+"""
+
+
+class Page(HTMLParser):
+    """Collects the elements of a page and the text outside scripts and styles."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.raw: dict[str, list[str]] = {"script": [], "style": []}
+        self.text = ""
+        self._inside = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+        if tag in self.raw:
+            self._inside = tag
+            self.raw[tag].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._inside:
+            self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.raw[self._inside][-1] += data
+        else:
+            self.text += data
+
+    def handle_comment(self, data: str) -> None:
+        raise AssertionError(f"a comment got in: {data!r}")
+
+
+def poisoned(data: Any, payload: str) -> Any:
+    """Put the payload into every free text, and into every key that users name."""
+    if isinstance(data, list):
+        return [poisoned(item, payload) for item in data]
+    if isinstance(data, str):
+        return data + payload
+    if not isinstance(data, dict):
+        return data
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        if key == "kind" and "detail" in data:
+            result[key] = value  # the kinds of nodes are a closed list
+        elif key in ("values", "input", "failures") and isinstance(value, dict):
+            result[key] = {name + payload: poisoned(item, payload) for name, item in value.items()}
+        else:
+            result[key] = poisoned(value, payload)
+    return result
+
+
+def check_page(html: str) -> Page:
+    page = Page(html)
+    for tag, attributes in page.elements:
+        assert tag in TAGS.split(), tag
+        for name, value in attributes.items():
+            assert name in ATTRIBUTES.split() or name.startswith(("aria-", "data-")), (tag, name)
+            assert not name.startswith("on")
+            if name == "href":
+                assert re.fullmatch(r"#[a-z][a-z0-9-]*", value), value
+            if name == "class":
+                assert re.fullmatch(r"[a-z0-9 -]*", value), value
+            if name == "id":
+                assert re.fullmatch(r"[a-z][a-z0-9-]*", value), value
+    assert len(page.raw["script"]) == 2
+    assert len(page.raw["style"]) == 1
+    return page
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_no_payload_gets_out_of_its_text(report: RunReport, payload: str) -> None:
+    data = poisoned(report.model_dump(), payload)
+    data["examples"], data["candidates"] = data["examples"][:8], data["candidates"][:6]
+    bad = RunReport.model_validate(data)
+    html = render_report(bad)
+    page = check_page(html)
+    assert bad.title.endswith(payload[-3:]) or "\ufffd" in bad.title
+    assert bad.title in page.text
+    assert clip(bad.examples[1].id, 28) in page.text
+    assert json.loads(page.raw["script"][0])["title"] == bad.title
+    html.encode("utf-8")
+
+
+def test_the_battery_is_large_enough() -> None:
+    assert len(set(PAYLOADS)) >= 30
+
+
+def test_a_decision_or_kind_cannot_forge_a_class(report: RunReport) -> None:
+    data = report.model_dump()
+    data["steps"][1]["decision"] = 'x" onclick="alert(1)'
+    data["parameters"][0]["kind"] = 'y" onclick="alert(1)'
+    check_page(render_report(RunReport.model_validate(data)))
+
+
+def test_the_policy_names_exactly_the_inline_script_and_style(report: RunReport) -> None:
+    html = render_report(report)
+    page = check_page(html)
+    policy = next(a["content"] for t, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    rules = dict(part.split(" ", 1) for part in policy.split("; "))
+
+    def digest(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    assert rules["default-src"] == "'none'"
+    assert rules["script-src"] == digest(page.raw["script"][1])
+    assert rules["style-src"] == digest(page.raw["style"][0])
+    assert rules["base-uri"] == rules["form-action"] == "'none'"
+    assert "unsafe" not in policy
+    assert html.index("Content-Security-Policy") < html.index("<style>")
+
+
+def test_nothing_is_loaded_from_anywhere(report: RunReport) -> None:
+    html = render_report(report)
+    assert "http://" not in html
+    assert "https://" not in html
+    assert "@import" not in html
+    assert re.findall(r"url\((?!#)", html) == []
+    names = {name for _, attributes in check_page(html).elements for name in attributes}
+    assert not names & {"src", "srcset", "action", "style", "data", "poster"}
+
+
+def test_the_script_never_writes_markup(report: RunReport) -> None:
+    script = check_page(render_report(report)).raw["script"][1]
+    for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "fetch("):
+        assert word not in script
+
+
+def test_embedded_json_holds_no_markup() -> None:
+    text = embed_json({"a": "</script>&<!--\u2028\u2029", "é": 1.5})
+    assert not re.search("[<>&\u2028\u2029]", text)
+    assert json.loads(text) == {"a": "</script>&<!--\u2028\u2029", "é": 1.5}
