@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 _HOME = {
     "agents": ("Module", "Step", "StepOptions"),
-    "evals": ("Example", "SealedSplit", "Task", "choice", "exact", "from_callable", "load_examples", "numeric", "regex"),
+    "evals": (
+        *("Example", "SealedSplit", "Task", "load_examples"),
+        *("choice", "exact", "from_callable", "numeric", "regex"),
+    ),
     "graphs": ("Candidate", "Feedback", "Parameter", "Value", "applying", "op", "propagate", "render"),
     "jobs": ("RunOptions", "RunResult", "load_job", "optimize", "run_job"),
     "serving": ("LlamaCppLM", "OpenAILM", "ScriptedLM", "load_lm"),

@@ -68,8 +68,6 @@ class Task:
     _index: dict[str, dict[str, Example]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.test, SealedSplit):
-            object.__setattr__(self, "test", SealedSplit(self.test))
         for split in ("train", "dev"):
             rows: Sequence[Example] = getattr(self, split)
             self._index[split] = {row.id: row for row in rows}

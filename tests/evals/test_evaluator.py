@@ -121,7 +121,7 @@ def test_a_failed_step_can_be_blamed(moods: Any, task: Task) -> None:
     assert result.feedback is not None
     assert result.feedback.failure_type == "ModelError"
     assert result.subgraph is not None
-    text = render([Subgraph.from_json(journal.get(result.subgraph))]).text
+    text = render([Subgraph.from_json(journal.get(result.subgraph))], budget_tokens=2000).text
     assert "judge.instruction" in text
     assert "neither" in text
 

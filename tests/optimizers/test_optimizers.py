@@ -54,7 +54,8 @@ def test_the_full_prompt_shows_the_traced_program_and_each_feedback(moods: Any, 
     run(moods, task, OptoPrime(OptoPrimeOptions(steps=1, minibatch=4)), lm)
     prompt = lm.requests[0].messages[-1].content
     assert "judge(" in prompt
-    assert "trim(" in prompt
+    assert "trim(" not in prompt  # what no parameter has a part in is an input, not code
+    assert "trim_1" in prompt
     assert "judge.instruction" in prompt
     assert "Wrong: the answer was 'happy', the expected answer is 'sad'." in prompt
 

@@ -134,8 +134,6 @@ class OptoPrime(Optimizer):
             "step": self._step,
             "memory": self._memory.to_json(),
             "tried": sorted(self._tried),
-            "batch": list(self._batch),
-            "observing": self._observed is None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -151,30 +149,36 @@ class OptoPrime(Optimizer):
     def _propose(self, observed: Evaluation) -> None:
         targets = self._targets()
         names = [targets[self._step % len(targets)]] if self._single else targets
-        specs = {name: self.context.parameters[name].spec for name in names}
-        current = {name: self._value(self.incumbent, name) for name in names}
         lm = self.context.lm
         if lm is None:
             raise UserError("OptoPrime needs a model that proposes")
-        answer, calls = propose(lm, self._messages(observed, names, current), specs, current, self._sampling())
-        self._note = {
-            "step": self._step,
-            "parameters": names,
-            "outcomes": {name: [one.kind, one.reason] for name, one in answer.outcomes.items()},
+        messages, shown = self._problem(observed, names)
+        self._note = {"step": self._step, "parameters": list(shown.values()), "changed": []}
+        if not shown:
+            self._record("unchanged", "None of the parameters had a part in the outputs.")
+            return
+        specs = {alias: self.context.parameters[name].spec for alias, name in shown.items()}
+        current = {alias: self._value(self.incumbent, name) for alias, name in shown.items()}
+        answer, calls = propose(lm, messages, specs, current, self._sampling())
+        self._note |= {
+            "outcomes": {shown[alias]: [one.kind, one.reason] for alias, one in answer.outcomes.items()},
             "reasoning": answer.reasoning,
-            "blame": list(answer.blame),
+            "blame": [shown[alias] for alias in answer.blame],
             "calls": calls,
-            "changed": sorted(answer.updates),
+            "changed": sorted(shown[alias] for alias in answer.updates),
         }
-        self._adopt(answer)
+        self._adopt(answer, shown)
 
-    def _adopt(self, answer: Answer) -> None:
+    def _adopt(self, answer: Answer, shown: Mapping[str, str]) -> None:
         if not answer.updates:
             kinds = sorted({one.kind for one in answer.outcomes.values()})
             reasons = "; ".join(dict.fromkeys(one.reason for one in answer.outcomes.values() if one.reason))
             self._record("/".join(kinds), reasons)
             return
-        values = {name: self.context.parameters[name].spec.to_json(value) for name, value in answer.updates.items()}
+        values = {
+            shown[alias]: self.context.parameters[shown[alias]].spec.to_json(value)
+            for alias, value in answer.updates.items()
+        }
         child = self.incumbent.with_values(values, origin=f"optoprime: step {self._step + 1}")
         if child.id in self._tried:
             self._record("unchanged", "The proposed values were tried before.")
@@ -182,13 +186,15 @@ class OptoPrime(Optimizer):
         self._tried.add(child.id)
         self._challenger = child
 
-    def _messages(self, observed: Evaluation, names: Sequence[str], current: Mapping[str, Any]) -> tuple[Message, ...]:
+    def _problem(self, observed: Evaluation, names: Sequence[str]) -> tuple[tuple[Message, ...], dict[str, str]]:
+        """Return the prompt, and the parameters that it shows by the names under which it shows them."""
         if self.options.style == "compact":
             evidence = [
                 Evidence(self.context.task.example("train", result.example), result) for result in observed.results
             ]
             (name,) = names
-            return compact_messages(name, current[name], self.context.parameters[name].spec, evidence, self._memory)
+            value, spec = self._value(self.incumbent, name), self.context.parameters[name].spec
+            return compact_messages(name, value, spec, evidence, self._memory), {name: name}
         hashes = [result.subgraph for result in observed.results if result.subgraph is not None]
         if not hashes:
             raise UserError(
@@ -198,7 +204,7 @@ class OptoPrime(Optimizer):
         subgraphs = [Subgraph.from_json(self.context.journal.get(one)) for one in hashes]
         frozen = [name for name in self.context.parameters if name not in names]
         rendering = render(subgraphs, budget_tokens=self.options.budget_tokens, mask=self.options.mask, frozen=frozen)
-        return full_messages(rendering, self._memory)
+        return full_messages(rendering, self._memory), rendering.names
 
     def _close(self, result: str, reason: str) -> None:
         self._record(result, reason)
