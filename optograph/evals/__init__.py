@@ -6,7 +6,7 @@ from optograph.evals.datasets import load_examples
 from optograph.evals.evaluator import Evaluator, EvaluatorOptions, Workflow
 from optograph.evals.scorers import choice, exact, from_callable, last_number, numeric, regex, scorer_by_name
 from optograph.evals.stats import Interval, bootstrap_mean, paired_bootstrap
-from optograph.evals.task import Example, Scorer, SealedSplit, Task, majority_baseline
+from optograph.evals.task import Example, Scorer, SealedSplit, Task, answers_of, majority_baseline
 from optograph.evals.trial import Evaluation, ExampleResult, Trial
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Task",
     "Trial",
     "Workflow",
+    "answers_of",
     "bootstrap_mean",
     "choice",
     "exact",

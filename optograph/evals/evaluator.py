@@ -121,26 +121,33 @@ class Evaluator:
                 )
             )
         gate = asyncio.Semaphore(self.options.concurrency)
+        pool = ThreadPoolExecutor(self.options.concurrency, "optograph-workflow")
         done = 0
+        failure: BaseException | None = None
 
-        async def one(trial: Trial, example: Example) -> ExampleResult:
-            nonlocal done
+        async def one(trial: Trial, example: Example) -> ExampleResult | None:
+            nonlocal done, failure
             async with gate:
-                result = await self._result(trial, example, pool)
+                if failure is not None:
+                    return None
+                try:
+                    result = await self._result(trial, example, pool)
+                except Exception as error:  # noqa: BLE001 - raised below, when what is in flight has ended
+                    failure = failure or error
+                    return None
             done += 1
             if self.progress is not None:
                 self.progress(done, len(work))
             return result
 
-        with ThreadPoolExecutor(self.options.concurrency, "optograph-workflow") as pool:
-            tasks = [asyncio.ensure_future(one(trial, example)) for trial, example in work]
-            try:
-                results = iter(await asyncio.gather(*tasks))
-            except BaseException:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                raise
+        try:
+            finished = await asyncio.gather(*(one(trial, example) for trial, example in work))
+        finally:
+            # Waiting for the threads here would block the very loop that their model calls need.
+            pool.shutdown(wait=False, cancel_futures=True)
+        if failure is not None:
+            raise failure
+        results = iter([result for result in finished if result is not None])
         evaluations = [Evaluation(trial, tuple(next(results) for _ in trial.examples)) for trial in trials]
         for evaluation in evaluations:
             if evaluation.results and evaluation.missing == len(evaluation.results):

@@ -87,6 +87,13 @@ class Task:
             raise UserError(f"no example {example_id!r} in split {split!r} (train and dev can be read)") from None
 
 
+def answers_of(examples: Sequence[Example], most: int = 12) -> tuple[str, ...]:
+    """Return the expected answers in order of their first use where they are a few fixed texts, else nothing."""
+    answers = dict.fromkeys(row.expected for row in examples if isinstance(row.expected, str))
+    repeated = len(answers) <= min(most, len(examples) // 3)
+    return tuple(answers) if repeated and all(isinstance(row.expected, str) for row in examples) else ()
+
+
 def majority_baseline(examples: Sequence[Example]) -> float | None:
     """Return the score of always giving the most frequent expected answer, or None where answers hardly repeat."""
     counts = Counter(repr(row.expected) for row in examples)

@@ -21,6 +21,7 @@ from optograph.graphs.state import Frame, current, enter, leave
 from optograph.graphs.value import Extra, Value, absorb, close, fail, make
 
 _new = object.__new__
+_SIMPLE = SCALARS | {Value}
 
 
 class TracedFunction(Protocol):
@@ -232,38 +233,47 @@ def _synchronous(plan: _Plan) -> Callable[..., Any]:
 
 
 def _fast(plan: _Plan, general: Callable[..., Value]) -> Callable[..., Any]:
-    """Return the common case written out: no method, no keywords, arguments that are values or scalars."""
-    function, info, author = plan.function, plan.info, plan.author
+    """Return the common case written out: no method, no keywords, arguments that are values or scalars.
+
+    Nothing is factored out on purpose: one Python call more would cost a tenth of the whole.
+    """
+    function, info, code, source = plan.function, plan.info, plan.author.code, plan.author.source
 
     def call(*args: Any, **kwargs: Any) -> Value:
-        if kwargs:
-            return general(*args, **kwargs)
-        plain = []
-        for arg in args:
-            kind = type(arg)
-            if kind is Value:
-                plain.append(arg._data)
-            elif kind in SCALARS:
-                plain.append(arg)
-            else:
+        plain: Any
+        if len(args) == 2 and not kwargs:
+            left, right = args
+            if type(left) is Value:
+                left = left._data
+            elif type(left) not in SCALARS:
                 return general(*args)
-        outer = current()
-        value = _new(Value)
-        value._op = info
-        value._extra = None
-        if not outer.scope.recording:
-            value._args = ()
+            if type(right) is Value:
+                right = right._data
+            elif type(right) not in SCALARS:
+                return general(*args)
+            plain = (left, right)
+        elif kwargs or not _SIMPLE.issuperset(map(type, args)):
+            return general(*args, **kwargs)
+        else:
+            plain = [arg._data if type(arg) is Value else arg for arg in args]
+        scope = current().scope
+        if not scope.recording:
             try:
                 data = function(*plain)
             except PASS_THROUGH:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever the function raises becomes an OpError
-                fail(info, (), error, code=author.code, source=author.source)
+                fail(info, (), error, code=code, source=source)
+            value = _new(Value)
             value._data = data if type(data) in SCALARS else unwrap(data)[0]
+            value._op = info
+            value._args = ()
+            value._extra = None
             return value
-        value._args = args
+        frame = _new(Frame)
+        frame.scope, frame.info, frame.holder = scope, None, None
         reads: dict[Value, None] = {}
-        frame = Frame(outer.scope, reads)
+        frame.reads = reads
         token = enter(frame)
         try:
             try:
@@ -273,13 +283,15 @@ def _fast(plan: _Plan, general: Callable[..., Value]) -> Callable[..., Any]:
         except PASS_THROUGH:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the function raises becomes an OpError
-            fail(info, args, error, extra=close(frame), code=author.code, source=author.source)
+            fail(info, args, error, extra=close(frame), code=code, source=source)
+        value = _new(Value)
         value._data = data if type(data) in SCALARS else absorb(data, frame)
+        value._op = info
+        value._args = args
         frame.reads = None
-        if reads or frame.info is not None:
-            value._extra = Extra((), tuple(reads), None, frame.info)
-        for tape in outer.scope.tapes:
-            tape.values.append(value)
+        value._extra = Extra((), tuple(reads), None, frame.info) if reads or frame.info is not None else None
+        if scope.tapes:
+            scope.hear(value)
         return value
 
     return call

@@ -11,7 +11,7 @@ from optograph.graphs.propagation import Subgraph
 from optograph.graphs.snapshot import trace_of
 from optograph.graphs.trace import Node, Trace
 
-_ALIGNED = 4000
+_ALIGNED = 1000
 """Most differing nodes that are aligned by likeness; beyond, nodes are matched by their ids."""
 
 

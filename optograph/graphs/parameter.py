@@ -38,7 +38,7 @@ class Parameter(Traced):
     """A named value that can be learned: a prompt, a number, a choice, demonstrations, code.
 
     It takes Python's operators as a `Value` does. Inside `applying(candidate)` it has the candidate's value, for
-    this task or thread only; its own value changes only by `set`.
+    this task or thread only; its own value changes only by `set`: do not change a list or model that it gives.
 
     Args:
         data: The first value, valid for the spec.

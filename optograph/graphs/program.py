@@ -137,7 +137,7 @@ class Program:
 
     def _expression(self, node: Node, info: OpInfo) -> str:
         if info.style == "call":
-            parts = [f"{node.argument(i)}={self._argument(node, i)}" for i in range(len(node.args))]
+            parts = [f"{safe_name(node.argument(i))}={self._argument(node, i)}" for i in range(len(node.args))]
             return f"{self._ops[op_key(info)]}({', '.join(parts)})"
         args = [self._inline(node, i) for i in range(len(node.args))]
         if info.style == "infix":
@@ -153,7 +153,9 @@ class Program:
         if info.style == "attribute":
             return f"{args[0]}.{attribute}"
         named = len(node.args) - len(node.keys)
-        parts = [f"{node.argument(i)}={args[i]}" if i >= named else args[i] for i in range(2, len(node.args))]
+        parts = [
+            f"{safe_name(node.argument(i))}={args[i]}" if i >= named else args[i] for i in range(2, len(node.args))
+        ]
         return f"{args[0]}.{attribute}({', '.join(parts)})"
 
     def _inline(self, node: Node, position: int) -> str:

@@ -13,7 +13,7 @@ from optograph.graphs.pausing import collection_paused
 from optograph.graphs.shown import shown
 from optograph.graphs.snapshot import Ancestry, as_value, snapshot
 from optograph.graphs.trace import VERSION, Node, checked, nodes_from_json, nodes_to_json
-from optograph.graphs.value import Value
+from optograph.graphs.value import Value, parents_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,10 @@ class Subgraph:
         Raises:
             UserError: The data is no subgraph, or of a version that this one cannot read.
         """
-        return cls(nodes_from_json(data), checked(data, "output"), Feedback.from_json(checked(data, "feedback")))
+        nodes, output = nodes_from_json(data), checked(data, "output")
+        if all(node.id != output for node in nodes):
+            raise UserError(f"not a subgraph: its output {output!r} is not among its nodes")
+        return cls(nodes, output, Feedback.from_json(checked(data, "feedback")))
 
 
 def propagate(output: Any, feedback: Feedback, parameters: Iterable[Parameter]) -> Subgraph:
@@ -86,13 +89,17 @@ def _back(root: Value, feedback: Feedback, wanted: set[int]) -> Subgraph:
         if type(value) is ParameterValue:
             if id(value.parameter) in wanted:
                 cone.add(value)
-        elif value is root or not cone.isdisjoint(ancestry.parents[value]):
+            continue
+        parents = parents_of(value)
+        if value is root or not cone.isdisjoint(parents):
             cone.add(value)
-            for parent in ancestry.parents[value]:
+            for parent in parents:
                 if parent not in cone:
                     frozen.add(parent)
     if root not in cone:
         frozen.add(root)
-    kept = [value for value in ancestry.order if value in cone or value in frozen]
+    kept = ancestry.order
+    if len(cone) < len(kept):
+        kept = [value for value in kept if value in cone or value in frozen]
     nodes, refs = snapshot(kept, frozen)
     return Subgraph(nodes, str(refs[root]), feedback)

@@ -13,9 +13,9 @@ from optograph.graphs.trace import Ref
 SECTIONS = ("code", "documentation", "variables", "constraints", "inputs", "others", "outputs", "feedback")
 """The sections of a rendering, in order."""
 
-_HEADER = rf"#+\s*(?:{'|'.join((*SECTIONS, 'instruction'))})\b"
-_ANY_HEADER = re.compile(rf"(?im)^(\s*)(\\*{_HEADER})")
-_ESCAPED_HEADER = re.compile(rf"(?im)^(\s*)\\(\\*{_HEADER})")
+_HEADER = rf"#+[^\S\n]*(?:{'|'.join((*SECTIONS, 'instruction'))})\b"
+_ANY_HEADER = re.compile(rf"(?im)^([^\S\n]*)(\\*{_HEADER})")
+_ESCAPED_HEADER = re.compile(rf"(?im)^([^\S\n]*)\\(\\*{_HEADER})")
 _ANY_CLOSING = re.compile(r"<(\s*)(\\*/)")
 _ESCAPED_CLOSING = re.compile(r"<(\s*)\\(\\*/)")
 _CUT = re.compile(r"…\[\d+ (?:chars|lines|items|more runs) cut\]")

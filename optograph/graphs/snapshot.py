@@ -29,56 +29,48 @@ class Ancestry:
     Attributes:
         order: All of them, parents first, in an order that depends on the graph alone: of several parents the one
             with the longest history comes first, so that loops come out one turn after the other.
-        parents: The parents of each.
     """
 
     def __init__(self, outputs: Iterable[Value]) -> None:
         roots = list(outputs)
-        self.parents: dict[Value, tuple[Value, ...]] = {}
-        self.order: list[Value] = []
-        depth = self._visit(roots)
-        if self._sort_parents(depth):
-            self.order = []
-            self._visit(roots)
+        self._sorted: dict[Value, tuple[Value, ...]] = {}
+        self.order = self._visit(roots)
+        if self._sorted:
+            self.order = self._visit(roots)
 
-    def _visit(self, roots: list[Value]) -> dict[Value, int]:
-        """Walk depth first, without recursion; return the length of each value's history."""
-        known, order = self.parents, self.order
-        depth: dict[Value, int] = {}
-        stack = roots[::-1]
+    def parents(self, value: Value) -> tuple[Value, ...]:
+        """Return the parents of a value, those with a longer history first."""
+        return self._sorted.get(value) or parents_of(value)
+
+    def _visit(self, roots: list[Value]) -> list[Value]:
+        """Walk depth first, without recursion; note parents that are not sorted by their history."""
+        order: list[Value] = []
+        depth: dict[Value, int] = {}  # length of the history; -1 while a value waits for its parents
+        stack: list[Any] = roots[::-1]
         while stack:
-            value = stack[-1]
-            seen = depth.get(value)
-            if seen is None:
-                depth[value] = -1
-                parents = known.get(value)
-                if parents is None:
-                    parents = known[value] = parents_of(value)
-                for parent in reversed(parents):
-                    if parent not in depth:
-                        stack.append(parent)
-                continue
-            stack.pop()
-            if seen < 0:
-                parents = known[value]
+            value = stack.pop()
+            if type(value) is tuple:  # the parents of the value below are done
+                parents, value = value, stack.pop()
                 if len(parents) == 1:
                     depth[value] = depth[parents[0]] + 1
                 else:
-                    depth[value] = max([depth[parent] for parent in parents], default=-1) + 1
+                    depth[value] = self._compare(value, parents, [depth[parent] for parent in parents]) + 1
                 order.append(value)
-        return depth
+            elif value not in depth:
+                parents = self._sorted.get(value) or parents_of(value)
+                depth[value] = -1
+                stack.append(value)
+                stack.append(parents)
+                for parent in reversed(parents):
+                    if parent not in depth:
+                        stack.append(parent)
+        return order
 
-    def _sort_parents(self, depth: dict[Value, int]) -> bool:
-        """Put parents with a longer history first; return whether any had to move."""
-        moved = False
-        for value, parents in self.parents.items():
-            if len(parents) > 1:
-                depths = [depth[parent] for parent in parents]
-                if depths != sorted(depths, reverse=True):
-                    moved = True
-                    pairs = sorted(zip(depths, parents, strict=True), key=lambda pair: -pair[0])
-                    self.parents[value] = tuple(parent for _, parent in pairs)
-        return moved
+    def _compare(self, value: Value, parents: tuple[Value, ...], depths: list[int]) -> int:
+        if depths != sorted(depths, reverse=True):
+            pairs = sorted(zip(depths, parents, strict=True), key=lambda pair: -pair[0])
+            self._sorted[value] = tuple(parent for _, parent in pairs)
+        return max(depths, default=-1)
 
 
 def as_value(output: Any) -> Value:
@@ -111,16 +103,20 @@ def snapshot(order: list[Value], frozen: Container[Value] = frozenset()) -> tupl
         order: The values, parents first.
         frozen: Those that are cut off: they lose their arguments.
     """
-    refs = _names(order)
+    names = _Names(order)
+    refs = names.refs
     nodes = []
-    for value in order:
+    for value in order:  # parents come first, so their ids are known
         extra = value._extra
-        if extra is None and type(value) is Value and value not in frozen:  # the common case, written out
+        if extra is None and type(value) is Value and value not in frozen and value._op is not None:
+            refs[value] = ref = names.number(value._op, value)  # the common case, written out
             args = tuple([refs[arg] if type(arg) is Value else _operand(arg, refs) for arg in value._args])
-            row = (refs[value], encode(value._data), value._op, args, (), (), False, None, None)
+            row = (ref, encode(value._data), value._op, args, (), (), False, None, None)
             nodes.append(tuple.__new__(Node, row))
-        else:
-            nodes.append(_node(value, refs, value in frozen))
+            continue
+        if value not in refs and value._op is not None:
+            refs[value] = names.number(value._op, value)
+        nodes.append(_node(value, refs, value in frozen))
     return tuple(nodes), refs
 
 
@@ -148,7 +144,7 @@ def trace_of(source: Any) -> Trace:
         ancestry = Ancestry(outputs)
         nodes, refs = snapshot(ancestry.order)
     if isinstance(source, Tape):
-        used = {parent for parents in ancestry.parents.values() for parent in parents}
+        used = {parent for value in ancestry.order for parent in ancestry.parents(value)}
         outputs = [value for value in outputs if value not in used]
     return Trace(nodes, tuple(dict.fromkeys(str(refs[value]) for value in outputs)))
 
@@ -206,40 +202,44 @@ def _operand(arg: Any, refs: dict[Value, Ref]) -> Any:
     return done[id(arg)]
 
 
-def _names(order: list[Value]) -> dict[Value, Ref]:
-    """Give every value a unique id: parameters their names, then named leaves, then ops by number."""
-    refs: dict[Value, Ref] = {}
-    parameters = [value for value in order if isinstance(value, ParameterValue)]
-    taken = {value.parameter.name for value in parameters}
-    bases = {info: _base(info.name) for info in {value._op for value in order} if info is not None}
-    taken.update(bases.values())
-    counts: dict[str, int] = {}
-    given: set[str] = set()
-    for leaf in parameters:
-        name = leaf.parameter.name
-        refs[leaf] = Ref(_free(name, taken, counts) if name in given else name)
-        given.add(name)
-    for value in order:
-        info, extra = value._op, value._extra
-        if info is not None and info is not METHOD and (extra is None or extra.name is None):
-            refs[value] = Ref(_free(bases[info], taken, counts))
-        elif value not in refs:
-            base = _base(value.name)
-            refs[value] = Ref(base if info is None and base not in taken else _free(base, taken, counts))
-            taken.add(refs[value])
-    return refs
+class _Names:
+    """Unique ids: parameters get their names, then other leaves theirs, then ops are numbered.
+
+    Attributes:
+        refs: The ids given so far: at first those of the leaves.
+    """
+
+    def __init__(self, order: list[Value]) -> None:
+        self.refs: dict[Value, Ref] = {}
+        infos = {value._op for value in order}
+        leaves = [value for value in order if value._op is None] if None in infos else []
+        self._bases = {info: _base(info.name) for info in infos if info is not None}
+        self._counts: dict[str, int] = {}
+        parameters = [leaf for leaf in leaves if isinstance(leaf, ParameterValue)]
+        self._taken = {leaf.parameter.name for leaf in parameters} | set(self._bases.values())
+        given: set[str] = set()
+        for parameter in parameters:
+            name = parameter.parameter.name
+            self.refs[parameter] = Ref(self._free(name) if name in given else name)
+            given.add(name)
+        for leaf in leaves:
+            if leaf not in self.refs:
+                base = _base(leaf.name)
+                name = self._free(base) if base in self._taken else base
+                self.refs[leaf] = Ref(name)
+                self._taken.add(name)
+
+    def number(self, info: OpInfo, value: Value) -> Ref:
+        """Return a new id for the value of an op. Numbered ids of different bases cannot meet."""
+        return Ref(self._free(_base(value.name) if info is METHOD else self._bases[info]))
+
+    def _free(self, base: str) -> str:
+        number = self._counts.get(base, 0) + 1
+        while (name := f"{base}_{number}") in self._taken:
+            number += 1
+        self._counts[base] = number
+        return name
 
 
 def _base(name: str) -> str:
     return _UNSAFE.sub("_", name.rpartition(".")[2]).strip("_") or "value"
-
-
-def _free(base: str, taken: set[str], counts: dict[str, int]) -> str:
-    number = counts.get(base, 0) + 1
-    name = f"{base}_{number}"
-    while name in taken:
-        number += 1
-        name = f"{base}_{number}"
-    counts[base] = number
-    taken.add(name)
-    return name

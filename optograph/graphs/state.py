@@ -54,6 +54,11 @@ class Scope:
     applied: Applied | None = None
     unsandboxed: bool = False
 
+    def hear(self, value: Value) -> None:
+        """Put a value on every tape."""
+        for tape in self.tapes:
+            tape.values.append(value)
+
 
 class Frame:
     """One running op, or the outside of all ops.

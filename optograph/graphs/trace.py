@@ -160,9 +160,15 @@ def nodes_from_json(data: Mapping[str, Any]) -> tuple[Node, ...]:
         raise UserError(f"trace version {data['version']!r} cannot be read here, only {VERSION}")
     try:
         infos = [OpInfo.from_json(info) for info in data["ops"]]
-        return tuple(_node_from_json(row, infos) for row in data["nodes"])
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        nodes = tuple(_node_from_json(row, infos) for row in data["nodes"])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UserError(f"not a trace ({error!r}): {shown(data)}") from None
+    known: set[Ref] = set()
+    for node in nodes:
+        if node.id in known or not known.issuperset(node.parents()):
+            raise UserError(f"not a trace (node {node.id!r} comes twice, or before its parents)")
+        known.add(node.id)
+    return nodes
 
 
 def checked(data: Any, key: str) -> Any:

@@ -35,7 +35,7 @@ def _binary(info: OpInfo, function: Callable[[Any, Any], Any]) -> Callable[[Any,
         right = right_data = other
         if type(other) is Value:
             right_data = other._data
-        elif isinstance(other, Traced):
+        elif type(other) not in SCALARS and isinstance(other, Traced):
             right = other._node()
             right_data = right._data
         try:
@@ -51,8 +51,8 @@ def _binary(info: OpInfo, function: Callable[[Any, Any], Any]) -> Callable[[Any,
             value._args = ()
             return value
         value._args = (left, right)
-        for tape in scope.tapes:
-            tape.values.append(value)
+        if scope.tapes:
+            scope.hear(value)
         return value
 
     method.__doc__ = info.description
@@ -254,18 +254,22 @@ class Value(Traced):
 
 def make(info: OpInfo, nodes: tuple[Any, ...], data: Any, extra: Extra | None = None) -> Value:
     """Return the value that an op made from its arguments; record it where recording is on."""
-    value = _new(Value)
-    value._data = data
-    value._op = info
+    value = bare(info, data)
     scope = current().scope
     if scope.recording:
         value._args = nodes
         value._extra = extra
-        for tape in scope.tapes:
-            tape.values.append(value)
-    else:
-        value._args = ()
-        value._extra = None
+        scope.hear(value)
+    return value
+
+
+def bare(info: OpInfo, data: Any) -> Value:
+    """Return the value of an op without its history."""
+    value = _new(Value)
+    value._data = data
+    value._op = info
+    value._args = ()
+    value._extra = None
     return value
 
 

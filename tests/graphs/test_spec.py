@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
@@ -128,6 +128,7 @@ anything = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(anything)
 def test_no_value_changes_a_type_or_leaves_its_bounds(value: Any) -> None:
     for spec, kind, _, _ in SPECS:

@@ -186,11 +186,11 @@ def test_nothing_global_holds_the_graph() -> None:
     assert watch() is None
 
 
-def test_a_million_ops_are_dropped_without_recursion() -> None:
+def test_long_histories_are_dropped_without_recursion() -> None:
     value = Value(0)
-    for _ in range(1_000_000):
+    for _ in range(300_000):
         value = value + 1
-    assert value.data == 1_000_000
+    assert value.data == 300_000
     del value
     other: Any = Value(0)
     for _ in range(100_000):

@@ -36,10 +36,27 @@ def run(workflow: Any, task: Task, optimizer: Optimizer, lm: ScriptedLM | None, 
     return result, journal
 
 
-@pytest.mark.parametrize("style", ["full", "compact"])
-def test_optoprime_finds_and_keeps_a_better_instruction(moods: Any, task: Task, style: Any) -> None:
+def test_a_small_model_rewrites_after_a_pattern_and_is_checked(moods: Any, task: Task) -> None:
+    replies = [
+        "Judge it.",  # no JSON
+        {"instruction": "Judge carefully, please."},  # names no answers
+        {"instruction": "Is it rain on day 3 or happy or sad?"},  # copies a train example
+        {"instruction": "Does the sentence ask something? Answer happy or sad."},  # copies an example of a rewriting
+        {"instruction": "Judge carefully: happy or sad?"},
+    ]
+    lm = ScriptedLM(replies)
+    _, journal = run(moods, task, OptoPrime(OptoPrimeOptions(steps=1, style="compact", repairs=4)), lm)
+    assert moods.judge.instruction.data == "Judge carefully: happy or sad?"
+    assert journal.events("optoprime.step")[0]["calls"] == 5
+    first, second = (request.messages for request in lm.requests[:2])
+    assert first[-1].content == "Allowed answers: happy, sad\nInstruction: Judge."
+    assert first != second
+    assert not any("day" in message.content for message in first)
+
+
+def test_optoprime_finds_and_keeps_a_better_instruction(moods: Any, task: Task) -> None:
     lm = ScriptedLM([suggest("Judge quickly."), suggest("Judge carefully."), "TERMINATE"])
-    optimizer = OptoPrime(OptoPrimeOptions(steps=3, style=style))
+    optimizer = OptoPrime(OptoPrimeOptions(steps=3))
     result, journal = run(moods, task, optimizer, lm)
     assert moods.judge.instruction.data == "Judge carefully."
     assert (result.test[0].mean, result.test[1].mean) == (0.5, 1.0)

@@ -9,13 +9,15 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from optograph.errors import UserError
-from optograph.evals import Evaluation, Trial
-from optograph.graphs import Candidate, DemosSpec, Parameter, Subgraph, render
+from optograph.evals import Evaluation, Trial, answers_of
+from optograph.graphs import Candidate, DemosSpec, Parameter, Subgraph, TextSpec, render
 from optograph.optimizers.base import Optimizer, OptimizerContext
 from optograph.optimizers.optoprime.answer import Answer
 from optograph.optimizers.optoprime.memory import Memory, MemoryEntry
+from optograph.optimizers.optoprime.problem import Problem, SuggestionProblem
 from optograph.optimizers.optoprime.prompt import Evidence, compact_messages, full_messages
 from optograph.optimizers.optoprime.propose import ProposalOptions, propose
+from optograph.optimizers.optoprime.rewrite import RewriteProblem
 from optograph.serving import Message
 
 
@@ -27,7 +29,8 @@ class OptoPrimeOptions:
         steps: Proposals to make.
         parameters: Names (or patterns with ``*``) of the parameters to improve; empty for all but demonstrations.
         minibatch: Train examples whose runs are shown in a step, and on which a proposal must do no worse.
-        style: ``"full"`` shows the traced program; ``"compact"`` is a short prompt for small models.
+        style: ``"full"`` shows the traced program; ``"compact"`` is a short prompt for small models, about
+            one parameter; an instruction is rewritten after the pattern of other tasks' instructions.
         one_at_a_time: Whether a step may change one parameter only, in turn; always so in the compact style.
         memory: Finished steps that later prompts show.
         budget_tokens: Longest rendering of the runs, in tokens.
@@ -152,14 +155,13 @@ class OptoPrime(Optimizer):
         lm = self.context.lm
         if lm is None:
             raise UserError("OptoPrime needs a model that proposes")
-        messages, shown = self._problem(observed, names)
+        problem = self._problem(observed, names)
+        shown = problem.shown
         self._note = {"step": self._step, "parameters": list(shown.values()), "changed": []}
         if not shown:
             self._record("unchanged", "None of the parameters had a part in the outputs.")
             return
-        specs = {alias: self.context.parameters[name].spec for alias, name in shown.items()}
-        current = {alias: self._value(self.incumbent, name) for alias, name in shown.items()}
-        answer, calls = propose(lm, messages, specs, current, self._sampling())
+        answer, calls = propose(lm, problem, self._sampling())
         self._note |= {
             "outcomes": {shown[alias]: [one.kind, one.reason] for alias, one in answer.outcomes.items()},
             "reasoning": answer.reasoning,
@@ -186,15 +188,9 @@ class OptoPrime(Optimizer):
         self._tried.add(child.id)
         self._challenger = child
 
-    def _problem(self, observed: Evaluation, names: Sequence[str]) -> tuple[tuple[Message, ...], dict[str, str]]:
-        """Return the prompt, and the parameters that it shows by the names under which it shows them."""
+    def _problem(self, observed: Evaluation, names: Sequence[str]) -> Problem:
         if self.options.style == "compact":
-            evidence = [
-                Evidence(self.context.task.example("train", result.example), result) for result in observed.results
-            ]
-            (name,) = names
-            value, spec = self._value(self.incumbent, name), self.context.parameters[name].spec
-            return compact_messages(name, value, spec, evidence, self._memory), {name: name}
+            return self._compact_problem(observed, names[0])
         hashes = [result.subgraph for result in observed.results if result.subgraph is not None]
         if not hashes:
             raise UserError(
@@ -204,7 +200,22 @@ class OptoPrime(Optimizer):
         subgraphs = [Subgraph.from_json(self.context.journal.get(one)) for one in hashes]
         frozen = [name for name in self.context.parameters if name not in names]
         rendering = render(subgraphs, budget_tokens=self.options.budget_tokens, mask=self.options.mask, frozen=frozen)
-        return full_messages(rendering, self._memory), rendering.names
+        return self._suggestion(full_messages(rendering, self._memory), rendering.names)
+
+    def _compact_problem(self, observed: Evaluation, name: str) -> Problem:
+        spec, value = self.context.parameters[name].spec, self._value(self.incumbent, name)
+        train = self.context.task.train
+        if isinstance(spec, TextSpec):
+            texts = [part for row in train for part in row.input.values() if isinstance(part, str)]
+            seed = f"{self.context.seed}/{self._step}"
+            return RewriteProblem(name, spec, value, answers_of(train), texts, seed)
+        evidence = [Evidence(self.context.task.example("train", one.example), one) for one in observed.results]
+        return self._suggestion(compact_messages(name, value, spec, evidence, self._memory), {name: name})
+
+    def _suggestion(self, messages: tuple[Message, ...], shown: Mapping[str, str]) -> Problem:
+        specs = {alias: self.context.parameters[name].spec for alias, name in shown.items()}
+        current = {alias: self._value(self.incumbent, name) for alias, name in shown.items()}
+        return SuggestionProblem(messages, shown, specs, current)
 
     def _close(self, result: str, reason: str) -> None:
         self._record(result, reason)

@@ -1,4 +1,4 @@
-"""What OptoPrime asks its model: the traced program and its feedback in full, or one parameter at a time and short.
+"""What OptoPrime asks its model: the traced program and its feedback in full, or one value at a time and short.
 
 The full form has the sections of the OptoPrime problem (Cheng et al. 2024, arXiv 2406.16218, section 4 and appendix):
 the program as pseudo-code, what its functions do, the variables that may change with their constraints, inputs,
@@ -40,9 +40,8 @@ Answer with one JSON object and nothing else:
 Leave out variables that should stay as they are. Keep each value's type and constraints."""
 
 COMPACT_SYSTEM = """\
-You write instructions for a small language model. You are given its instruction and some mistakes it made. \
-Write one better instruction: say what the task is, which answers are allowed, and what decides between them. \
-Do not quote the examples. Answer as JSON."""
+You improve one setting of a program. You are given its value now and what the program did with it. \
+Choose a better value. Answer as JSON: {"reasoning": "...", "answer": "CHANGE", "suggestion": {"NAME": VALUE}}."""
 
 REPAIR = """\
 That answer could not be used:
@@ -73,7 +72,7 @@ def compact_messages(
     """Write the short problem for one parameter: its value, a few mistakes, the best values tried."""
     wrong = [one for one in evidence if one.result.feedback is not None and one.result.feedback.failure_type]
     shown = (wrong or list(evidence))[:most]
-    lines = [f"The instruction now: {_cut(_text(spec.to_json(value)), 600)}"]
+    lines = [f"The value of {name} now: {_cut(_text(spec.to_json(value)), 600)}"]
     if shown:
         lines.append("\nMistakes it made:" if wrong else "\nWhat it did:")
     for one in shown:
@@ -81,9 +80,9 @@ def compact_messages(
         lines.append(f"- {_cut(question, 160)}\n  {_cut(one.result.feedback.text if one.result.feedback else '', 160)}")
     tried = memory.best(name, 3)
     if tried:
-        lines.append("\nOther instructions and their scores:")
+        lines.append("\nOther values and their scores:")
         lines.extend(f"- {score:.2f}: {_cut(_text(one), 200)}" for one, score in tried)
-    lines.append(f"\nIt must be {spec.describe()}. Write one better instruction, different from those above.")
+    lines.append(f"\nIt must be {spec.describe()}. Choose a better value, different from those above.")
     return (Message("system", COMPACT_SYSTEM), Message("user", "\n".join(lines)))
 
 

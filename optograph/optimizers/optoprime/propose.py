@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from optograph.context import call_context
 from optograph.errors import ModelError
-from optograph.graphs import Spec
-from optograph.optimizers.optoprime.answer import Answer, ParameterOutcome, answer_schema, read_answer
-from optograph.optimizers.optoprime.prompt import repair_messages
+from optograph.optimizers.optoprime.answer import Answer, ParameterOutcome
+from optograph.optimizers.optoprime.problem import Problem
 from optograph.serving import LM, JsonSchema, Message, Request, run_sync
 
 
@@ -40,20 +38,12 @@ class _State(TypedDict):
     attempts: int
 
 
-def propose(
-    lm: LM,
-    messages: Sequence[Message],
-    specs: Mapping[str, Spec],
-    current: Mapping[str, Any],
-    options: ProposalOptions,
-) -> tuple[Answer, int]:
+def propose(lm: LM, problem: Problem, options: ProposalOptions) -> tuple[Answer, int]:
     """Ask for new values until the answer is usable or the repairs are spent.
 
     Args:
-        lm: The model that proposes; where it can hold its answers to a schema, it is held to one made from the specs.
-        messages: The problem.
-        specs: What each parameter may hold, by the name the prompt uses.
-        current: The values now.
+        lm: The model that proposes; where it can hold its answers to the problem's schema, it is made to.
+        problem: What is asked, and how the answer is read.
         options: Sampling and repairs.
 
     Returns:
@@ -66,17 +56,15 @@ def propose(
     from langgraph.graph import END, START, StateGraph
 
     def ask(state: _State) -> dict[str, Any]:
-        text = _ask(lm, state["messages"], specs, options)
+        text = _ask(lm, problem, state["messages"], options, state["attempts"])
         return {"text": text, "attempts": state["attempts"] + 1}
 
     def validate(state: _State) -> dict[str, Any]:
-        answer = read_answer(state["text"], specs, current)
-        return {"answer": _keep_valid(state["answer"], answer)}
+        return {"answer": _keep_valid(state["answer"], problem.read(state["text"]))}
 
     def repair(state: _State) -> dict[str, Any]:
-        answer = state["answer"]
-        problems = answer.problems if answer is not None else {}
-        return {"messages": repair_messages(messages, state["text"], problems)}
+        answer = state["answer"] or problem.read(state["text"])
+        return {"messages": problem.again(state["attempts"], state["messages"], state["text"], answer)}
 
     def route(state: _State) -> str:
         usable = state["answer"] is not None and not state["answer"].problems
@@ -90,21 +78,20 @@ def propose(
     graph.add_edge("propose", "validate")
     graph.add_conditional_edges("validate", route, ["repair", END])
     graph.add_edge("repair", "propose")
-    start: _State = {"messages": tuple(messages), "text": "", "answer": None, "attempts": 0}
+    start: _State = {"messages": problem.messages(), "text": "", "answer": None, "attempts": 0}
     end = graph.compile().invoke(start, {"recursion_limit": 4 * options.repairs + 12})
     answer: Answer = end["answer"]
     return answer, int(end["attempts"])
 
 
-def _ask(lm: LM, messages: tuple[Message, ...], specs: Mapping[str, Spec], options: ProposalOptions) -> str:
-    schema = JsonSchema(answer_schema(specs), "suggestion") if lm.capabilities.json_schema else None
+def _ask(lm: LM, problem: Problem, messages: tuple[Message, ...], options: ProposalOptions, attempt: int) -> str:
     request = Request(
         messages=messages,
         temperature=options.temperature,
         max_tokens=options.max_tokens,
         seed=options.seed,
-        draw=options.draw,
-        schema=schema,
+        draw=options.draw * (options.repairs + 1) + attempt,
+        schema=JsonSchema(problem.schema, "suggestion") if lm.capabilities.json_schema else None,
     )
     with call_context(role="optimizer", node="optoprime"):
         try:
