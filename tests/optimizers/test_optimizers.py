@@ -40,7 +40,7 @@ def test_a_small_model_rewrites_after_a_pattern_and_is_checked(moods: Any, task:
     replies = [
         "Judge it.",  # no JSON
         {"instruction": "Judge carefully, please."},  # names no answers
-        {"instruction": "Is it rain on day 3 or happy or sad?"},  # copies a train example
+        {"instruction": "Happy or sad: rain came over the town today"},  # copies a train example
         {"instruction": "Does the sentence ask something? Answer happy or sad."},  # copies an example of a rewriting
         {"instruction": "Judge carefully: happy or sad?"},
     ]
