@@ -255,6 +255,7 @@ class Evaluator:
 
 
 def _failed(failure: Exception) -> tuple[Any, Feedback | None, str]:
+    """Return the output to go backward from, the verdict (None: nothing can be said), and the error in one line."""
     output: Any = None
     original: BaseException = failure
     if isinstance(failure, OpError):

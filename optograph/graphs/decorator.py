@@ -271,7 +271,8 @@ def _fast(plan: _Plan, general: Callable[..., Value]) -> Callable[..., Any]:
             value._extra = None
             return value
         frame = _new(Frame)
-        frame.scope, frame.info, frame.holder = scope, None, None
+        frame.scope = scope
+        frame.info = None
         reads: dict[Value, None] = {}
         frame.reads = reads
         token = enter(frame)

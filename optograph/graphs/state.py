@@ -68,16 +68,32 @@ class Frame:
         reads: Values read by the running op, as the keys of a dict (in order, without duplicates); None where
             nobody listens.
         info: Notes on the running op, or None.
-        holder: The frame that the notes belong to, where a scope was opened inside an op; None: this one.
     """
 
-    __slots__ = ("holder", "info", "reads", "scope")
+    __slots__ = ("info", "reads", "scope")
 
-    def __init__(self, scope: Scope, reads: dict[Value, None] | None = None, holder: Frame | None = None) -> None:
+    def __init__(self, scope: Scope, reads: dict[Value, None] | None = None) -> None:
         self.scope = scope
         self.reads = reads
         self.info: dict[str, Any] | None = None
-        self.holder = holder
+
+
+class InnerFrame(Frame):
+    """A scope opened inside an op (or outside all ops).
+
+    Attributes:
+        holder: The frame that the notes belong to.
+    """
+
+    __slots__ = ("holder",)
+
+    def __init__(self, scope: Scope, reads: dict[Value, None] | None, outer: Frame) -> None:
+        super().__init__(scope, reads)
+        self.holder: Frame = _holder(outer)
+
+
+def _holder(frame: Frame) -> Frame:
+    return frame.holder if isinstance(frame, InnerFrame) else frame
 
 
 _frame: ContextVar[Frame] = ContextVar("optograph_frame", default=Frame(Scope()))  # noqa: B039 - never changed
@@ -89,8 +105,7 @@ leave: Callable[[Any], None] = _frame.reset
 @contextmanager
 def _scoped(silent: bool = False, **changes: Any) -> Iterator[None]:
     outer = current()
-    holder = outer.holder if outer.holder is not None else outer
-    token = enter(Frame(replace(outer.scope, **changes), None if silent else outer.reads, holder))
+    token = enter(InnerFrame(replace(outer.scope, **changes), None if silent else outer.reads, outer))
     try:
         yield
     finally:
@@ -150,8 +165,7 @@ def annotate(**info: Any) -> None:
 
     A later note replaces an earlier one of the same name; a list is added to an earlier list.
     """
-    frame = current()
-    frame = frame.holder if frame.holder is not None else frame
+    frame = _holder(current())
     if frame.reads is None:
         return
     if frame.info is None:

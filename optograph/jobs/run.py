@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from optograph.evals import (
     load_examples,
     scorer_by_name,
 )
+from optograph.graphs import allow_unsandboxed
 from optograph.jobs.job import Job, Named, SplitSource, TaskSection
 from optograph.jobs.optimize import RunOptions, RunResult, View, optimize
 from optograph.jobs.stages import make_sequence
@@ -58,16 +60,17 @@ def run_job(job: Job, base: Path, run_dir: Path, view: View | None = None) -> Ru
             wrapped = {key: JournaledLM(lm, journal, budget) for key, lm in models.items()}
             workflow = call_with(factory, {"lm": wrapped[_key(task_model)], "train": task.train})
             _set_parameters(workflow, job.parameters)
-            return optimize(
-                workflow,
-                task,
-                optimizer=optimizer,
-                optimizer_lm=wrapped[_key(optimizer_model)],
-                options=_options(job, run_dir, limits),
-                view=view,
-                journal=journal,
-                budget=budget,
-            )
+            with allow_unsandboxed() if job.workflow.allow_unsandboxed else nullcontext():
+                return optimize(
+                    workflow,
+                    task,
+                    optimizer=optimizer,
+                    optimizer_lm=wrapped[_key(optimizer_model)],
+                    options=_options(job, run_dir, limits),
+                    view=view,
+                    journal=journal,
+                    budget=budget,
+                )
     finally:
         for lm in models.values():
             run_sync(lm.aclose())

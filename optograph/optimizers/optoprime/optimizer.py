@@ -208,7 +208,7 @@ class OptoPrime(Optimizer):
         if isinstance(spec, TextSpec):
             texts = [part for row in train for part in row.input.values() if isinstance(part, str)]
             seed = f"{self.context.seed}/{self._step}"
-            return RewriteProblem(name, spec, value, answers_of(train), texts, seed)
+            return RewriteProblem(name, spec, value, self.context.parameters[name].base, answers_of(train), texts, seed)
         evidence = [Evidence(self.context.task.example("train", one.example), one) for one in observed.results]
         return self._suggestion(compact_messages(name, value, spec, evidence, self._memory), {name: name})
 

@@ -63,6 +63,7 @@ class RewriteProblem:
         name: The parameter.
         spec: What it may hold.
         current: The instruction now.
+        source: The instruction that is rewritten: the author's own, since rewritings of rewritings drift away.
         answers: The answers that the instruction must allow; empty where answers are free.
         texts: Texts that must not be copied.
         seed: Makes the draws of examples.
@@ -71,6 +72,7 @@ class RewriteProblem:
     name: str
     spec: Spec
     current: str
+    source: str
     answers: tuple[str, ...]
     texts: Sequence[str]
     seed: str
@@ -111,7 +113,7 @@ class RewriteProblem:
         for one in rng.sample(pool, SHOWN):
             messages.append(Message("user", _question(one.answers, one.poor)))
             messages.append(Message("assistant", json.dumps({"instruction": one.good})))
-        return (*messages, Message("user", _question(", ".join(self.answers), self.current)))
+        return (*messages, Message("user", _question(", ".join(self.answers), self.source)))
 
     def _problem(self, text: str) -> str | None:
         absent = [answer for answer in self.answers if answer.lower() not in text.lower()]
