@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel
 
 from optograph.agents import Module, Step
 from optograph.evals import Example, SealedSplit, Task, choice
-from optograph.graphs import Value, op
+from optograph.graphs import op
 from optograph.serving import Request, ScriptedLM
 
 
@@ -38,7 +38,7 @@ class Moods(Module):
     def __init__(self, lm: ScriptedLM) -> None:
         self.judge = Step("judge", lm=lm, inputs=Note, output=Mood, instruction="Judge.", description="Judge a note.")
 
-    def forward(self, text: str) -> Value:
+    def forward(self, text: str) -> Any:
         """Return the mood."""
         return self.judge(text=trim(text)).mood
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel
 
 from optograph.agents import Module, Step, StepOptions
 from optograph.evals import last_number
-from optograph.graphs import Value, op
+from optograph.graphs import op
 from optograph.serving import LM
 
 
@@ -43,10 +45,9 @@ class Counting(Module):
             options=StepOptions(answer="text", max_tokens=160),
         )
 
-    def forward(self, input: str) -> Value:
+    def forward(self, input: str) -> Any:
         """Return the number as text."""
-        result: Value = read_number(self.solve(input=input).answer)
-        return result
+        return read_number(self.solve(input=input).answer)
 
 
 def build(lm: LM) -> Counting:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from optograph.agents import Module
-from optograph.graphs import Feedback, Value, op
+from optograph.graphs import Feedback, op
 
 
 class Durations(Module):
@@ -17,10 +19,9 @@ class Durations(Module):
 
         self.minutes = minutes
 
-    def forward(self, text: str) -> Value:
+    def forward(self, text: str) -> Any:
         """Return the minutes."""
-        result: Value = self.minutes(text)
-        return result
+        return self.minutes(text)
 
 
 def unit_test(expected: int, output: object) -> Feedback:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from optograph.agents import Module, Step, StepOptions
 from optograph.evals import Example
-from optograph.graphs import Value, op
+from optograph.graphs import op
 from optograph.serving import LM
 
 _PRIVATE = re.compile(r"\S+@\S+|\b\d{4,}\b")
@@ -49,7 +49,7 @@ class Reviews(Module):
         )
         self.judge.calibrate([{"text": redact(row.input["text"]).data} for row in train[:32]])
 
-    def forward(self, text: str) -> Value:
+    def forward(self, text: str) -> Any:
         """Return ``positive`` or ``negative``."""
         return self.judge(text=redact(text)).sentiment
 

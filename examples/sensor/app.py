@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from optograph.agents import Module
-from optograph.graphs import Feedback, FloatSpec, Parameter, Value, op
+from optograph.graphs import Feedback, FloatSpec, Parameter, op
 
 
 @op(description="Turn a raw reading into degrees: reading * gain + offset.")
@@ -19,10 +21,9 @@ class Thermometer(Module):
         self.gain = Parameter(1.0, name="gain", spec=FloatSpec(0.1, 5.0), description="Degrees for each raw unit.")
         self.offset = Parameter(0.0, name="offset", spec=FloatSpec(-50.0, 50.0), description="Degrees at reading 0.")
 
-    def forward(self, reading: float) -> Value:
+    def forward(self, reading: float) -> Any:
         """Return the temperature."""
-        result: Value = to_degrees(reading, self.gain, self.offset)
-        return result
+        return to_degrees(reading, self.gain, self.offset)
 
 
 def score(expected: float, output: float) -> Feedback:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from optograph.agents import Module, Step
-from optograph.graphs import Value, op
+from optograph.graphs import op
 from optograph.serving import LM
 
 
@@ -42,7 +42,7 @@ class Tickets(Module):
             description="Choose the team that answers a ticket.",
         )
 
-    def forward(self, text: str) -> Value:
+    def forward(self, text: str) -> Any:
         """Return the name of the team."""
         return self.route(text=tidy(text)).team
 

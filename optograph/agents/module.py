@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,10 @@ from optograph.errors import UserError
 from optograph.graphs import CodeSpec, Parameter, ParameterContainer, TextSpec
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def _no_forward(self: Module, **inputs: Any) -> Any:
+    raise UserError(f"{type(self).__name__} has no forward method: define `def forward(self, ...)`")
 
 
 class Module(ParameterContainer):
@@ -25,9 +29,8 @@ class Module(ParameterContainer):
         """Run ``forward``."""
         return self.forward(**inputs)
 
-    def forward(self, **inputs: Any) -> Any:
-        """Define the workflow here; the keyword arguments are an example's input fields."""
-        raise UserError(f"{type(self).__name__} has no forward method: define `def forward(self, ...)`")
+    forward: Callable[..., Any] = _no_forward
+    """Define the workflow here; the keyword arguments are an example's input fields."""
 
     def modules(self) -> Iterator[Module]:
         """Yield this module and every module below it, each once, found in attributes, lists, tuples and dicts."""

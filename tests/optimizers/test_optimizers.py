@@ -37,7 +37,7 @@ def run(workflow: Any, task: Task, optimizer: Optimizer, lm: ScriptedLM | None, 
 
 
 def test_a_small_model_rewrites_after_a_pattern_and_is_checked(moods: Any, task: Task) -> None:
-    replies = [
+    replies: list[str | dict[str, str]] = [
         "Judge it.",  # no JSON
         {"instruction": "Judge carefully, please."},  # names no answers
         {"instruction": "Happy or sad: rain came over the town today"},  # copies a train example
