@@ -11,6 +11,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
+from optograph.agents import recording_calls
 from optograph.context import call_context
 from optograph.errors import BudgetExceeded, OptographError, ServingError, UserError
 from optograph.evals.task import Example, Task
@@ -26,7 +27,7 @@ from optograph.graphs import (
     to_plain,
     trace_to_json,
 )
-from optograph.serving import CallEvent, observing, run_sync
+from optograph.serving import CallEvent, counting_draws, observing, run_sync
 from optograph.storage import CandidateRow, EvaluationRow, Journal
 
 Workflow = Callable[..., Any]
@@ -180,6 +181,8 @@ class Evaluator:
             call_context(role="task", candidate=trial.candidate.id, example=example.id, repeat=trial.repeat),
             run_scope(self.parameters.values()),
             applying(trial.candidate),
+            counting_draws(),
+            recording_calls(),
             observing(cost),
         ):
             try:

@@ -59,9 +59,7 @@ def test_reviews_on_the_embedded_model(tmp_path: Path) -> None:
 def test_reviews_data_is_what_it_says() -> None:
     data = EXAMPLES / "reviews" / "data"
     rows = {
-        split: [
-            json.loads(line) for line in (EXAMPLES / "reviews" / "data" / f"{split}.jsonl").read_text().splitlines()
-        ]
+        split: [json.loads(line) for line in (data / f"{split}.jsonl").read_text().splitlines()]
         for split in ("train", "dev", "test")
     }
     everything = [row for split in rows.values() for row in split]
