@@ -129,7 +129,29 @@ def _models(session: Session) -> list[ModelRow]:
 
 
 def _steps(journal: Journal) -> list[StepRow]:
-    return [_step(journal, row) for row in journal.decisions()]
+    """Return the decisions in order, with the proposals in between that never came to a test on dev."""
+    decisions = journal.decisions()
+    dropped = [one for one in journal.events("optoprime.step") if one["result"] != "nominated"]
+    rows: list[StepRow] = []
+    for number, decision in enumerate(decisions, 1):
+        rows.append(_step(journal, decision))
+        rows.extend(_dropped(one, decision) for one in dropped if one["after"] == number)
+    return rows
+
+
+def _dropped(event: Mapping[str, Any], last: DecisionRow) -> StepRow:
+    words = {"worse": "dropped", "unchanged": "no change", "terminated": "no change"}
+    incumbent = last.score if last.verdict in ("accepted", "seed") else last.incumbent_score
+    return StepRow(
+        step=last.step,
+        optimizer="optoprime",
+        candidate=event["candidate"] or "",
+        incumbent_score=incumbent,
+        decision=words.get(event["result"], event["result"]),
+        reason=event["reason"],
+        calls_so_far=last.calls,
+        seconds=last.seconds,
+    )
 
 
 def _step(journal: Journal, row: DecisionRow) -> StepRow:

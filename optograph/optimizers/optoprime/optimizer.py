@@ -222,14 +222,15 @@ class OptoPrime(Optimizer):
         self._next_step()
 
     def _record(self, result: str, reason: str) -> None:
-        candidate = None if self._challenger is None else self._challenger.id
-        self.context.journal.add_event(
+        journal = self.context.journal
+        journal.add_event(
             "optoprime.step",
             **self._note,
             result=result,
             reason=reason,
-            candidate=candidate,
+            candidate=None if self._challenger is None else self._challenger.id,
             batch=list(self._batch),
+            after=len(journal.decisions()),
         )
 
     def _next_step(self) -> None:
