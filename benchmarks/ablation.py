@@ -1,9 +1,9 @@
 """What each part of a candidate is worth: instructions only, demonstrations only, and both, on the sealed test.
 
-Runs the shipped reviews job with its own options for several seeds. Arms share one journal, so that what they have in
-common (the starting point, the instructions of a seed) is computed once. Fails where OptoPrime alone does not gain,
-or where both together do not: the 95 % paired-bootstrap interval over the examples, averaged over the seeds, must lie
-above 0.
+Runs the shipped reviews job with its own stages for several seeds, without its time limit. Arms share one journal, so
+that what they have in common (the starting point, the demonstrations of a seed) is computed once. Fails where OptoPrime
+alone does not gain, or where both together do not: the 95 % paired-bootstrap interval over the examples, averaged over
+the seeds, must lie above 0.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from optograph.evals import Interval, paired_bootstrap
+from optograph.evals import EvaluatorOptions, Interval, paired_bootstrap
 from optograph.jobs import RunOptions, load_job, load_task, optimize
 from optograph.jobs.targets import call_with, resolve
 from optograph.optimizers import AcceptanceRule
@@ -25,7 +25,7 @@ from optograph.serving import Budget, JournaledLM, load_lm
 from optograph.storage import Journal
 
 JOB = Path(__file__).parent.parent / "examples" / "reviews" / "job.toml"
-ARMS = {"instructions": ("optoprime",), "demonstrations": ("fewshot",), "both": ("optoprime", "fewshot")}
+ARMS = {"instructions": ("optoprime",), "demonstrations": ("fewshot",), "both": ("fewshot", "optoprime")}
 
 
 def main() -> int:
@@ -34,27 +34,36 @@ def main() -> int:
     job = load_job(JOB, options.set)
     task = load_task(job.task, JOB.parent)
     model = job.models.task_model()
-    lm = JournaledLM(load_lm(model.name, **model.options), Journal.memory(), Budget())
+    journal, budget = Journal.memory(), Budget()
+    lm = JournaledLM(load_lm(model.name, **model.options), journal, budget)
+    optimizer_model = job.models.optimizer_model()
+    proposer = lm
+    if optimizer_model != model:
+        proposer = JournaledLM(load_lm(optimizer_model.name, **optimizer_model.options), journal, budget)
     stages = {one.name: one.options for one in job.optimizer.stages}
     build = resolve(job.workflow.target, JOB.parent)
     table = Table("arm", "seed", "dev", "test before", "test after", "difference", "95 % interval", "calls", "s")
     pooled: dict[str, tuple[list[list[float]], list[list[float]]]] = {arm: ([], []) for arm in options.arms}
     for seed in options.seeds:
         for arm in options.arms:
-            started, calls = time.monotonic(), lm.budget.calls
+            started, calls = time.monotonic(), budget.calls
             result = optimize(
                 call_with(build, {"lm": lm, "train": task.train}),
                 task,
                 optimizer=[(name, stages[name]) for name in ARMS[arm]],
-                optimizer_lm=lm,
-                options=RunOptions(seed=seed, rule=AcceptanceRule(job.acceptance.confidence)),
-                journal=lm.journal,
-                budget=lm.budget,
+                optimizer_lm=proposer,
+                options=RunOptions(
+                    seed=seed,
+                    rule=AcceptanceRule(job.acceptance.confidence),
+                    evaluation=EvaluatorOptions(job.evaluation.concurrency, job.evaluation.deadline_s),
+                ),
+                journal=journal,
+                budget=budget,
             )
             before, after = (scores(one) for one in result.test)
             pooled[arm][0].append(before)
             pooled[arm][1].append(after)
-            cost = (str(lm.budget.calls - calls), f"{time.monotonic() - started:.0f}")
+            cost = (str(budget.calls - calls), f"{time.monotonic() - started:.0f}")
             table.add_row(arm, str(seed), *row(result.dev[1], before, after, result.difference), *cost)
             print(f"{arm} seed {seed}: {result.difference.mean:+.3f}", file=sys.stderr, flush=True)
     intervals = {arm: paired_bootstrap(mean(before), mean(after)) for arm, (before, after) in pooled.items()}
@@ -62,7 +71,10 @@ def main() -> int:
         before, after = (mean(one) for one in pooled[arm])
         table.add_row(arm, "all", *row(None, before, after, interval), "", "", style="bold")
     Console(width=120).print(table)
-    print(f"model={model.name} seeds={len(options.seeds)}", *(figures(arm, one) for arm, one in intervals.items()))
+    print(
+        f"model={model.name} proposer={optimizer_model.name} seeds={len(options.seeds)}",
+        *(figures(arm, one) for arm, one in intervals.items()),
+    )
     needed = [intervals[arm] for arm in ("instructions", "both") if arm in intervals]
     return 0 if all(interval.low > 0 for interval in needed) else 1
 
@@ -78,6 +90,8 @@ def arguments() -> argparse.Namespace:
 
 def scores(evaluation: Any) -> list[float]:
     """Return an evaluation's scores; none may be missing."""
+    if evaluation.missing:
+        raise SystemExit(f"{evaluation.missing} scores are missing, so nothing can be compared")
     return [float(score) for score in evaluation.scores]
 
 

@@ -20,7 +20,7 @@ _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 def extract_json(text: str) -> Any:
     """Return the JSON value in a model's answer.
 
-    Looks at the whole text, then at fenced blocks, then at the first balanced object or array. Think tags are left
+    Looks at the whole text, then at fenced blocks, then at balanced objects and arrays; an object goes before anything else. Think tags are left
     out, trailing commas and raw line breaks inside strings are accepted, and Python literals (single quotes,
     ``True``) are read as data. A truncated value is refused rather than completed.
 
@@ -35,18 +35,18 @@ def extract_json(text: str) -> Any:
     if not text.strip():
         raise ModelError("the answer is empty")
     visible = without_thinking(text)
-    scalar: list[Any] = []
+    others: list[Any] = []
     for piece in _pieces(visible):
         for reading in (_strict, _lenient, _python_literal):
             found, value = reading(piece)
             if not found:
                 continue
-            if isinstance(value, dict | list):
+            if isinstance(value, dict):
                 return value
-            scalar.append(value)
+            others.append(value)
             break
-    if scalar:
-        return scalar[0]
+    if others:
+        return next((value for value in others if isinstance(value, list)), others[0])
     raise ModelError(f"no complete JSON value in the answer: {_excerpt(visible)}")
 
 

@@ -21,6 +21,12 @@ def check_labels(labels: Sequence[str]) -> None:
     lowered = [label.strip().lower() for label in labels]
     if len(labels) < 2 or any(not label for label in lowered) or len(set(lowered)) != len(lowered):
         raise UserError(f"labels to score must be at least two different words, not {list(labels)!r}")
+    heads = [(one, other) for one in lowered for other in lowered if one != other and other.startswith(one[:3])]
+    if heads:
+        raise UserError(
+            f"labels {heads[0]!r} begin alike, so that their first tokens may not tell them apart: use other words, "
+            "or answer='choice'"
+        )
 
 
 def label_logprobs(completion: Completion, labels: Sequence[str]) -> tuple[float, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextvars import Context
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -21,7 +22,7 @@ from optograph.agents.prompting import (
 )
 from optograph.agents.recording import recording_calls
 from optograph.agents.scoring import calibrated, check_labels, label_logprobs, mean_prior
-from optograph.context import call_context, current_context
+from optograph.context import CallContext, call_context, current_context
 from optograph.errors import ModelError, UserError
 from optograph.graphs import DemosSpec, Parameter, TextSpec, Value, op
 from optograph.serving import LM, Choice, Message, Request, run_sync, schema_of
@@ -46,6 +47,10 @@ class StepOptions:
     temperature: float = 0.0
     seed: int | None = 0
     repairs: int = 1
+
+    def __post_init__(self) -> None:
+        if self.repairs < 0 or self.max_tokens < 1 or not 0 <= self.temperature <= 2:
+            raise UserError(f"a step needs repairs >= 0, max_tokens >= 1 and temperature from 0 to 2, not {self!r}")
 
 
 class Step(Module):
@@ -87,6 +92,11 @@ class Step(Module):
         self.labels = answer_options(output) or ()
         if self.form == "score":
             check_labels(self.labels)
+        clash = sorted((set(inputs.model_fields) & {*output.model_fields, "instruction", "demos"}))
+        if clash:
+            raise UserError(
+                f"step {name!r}: rename the input fields {clash!r}; outputs and the step's own parameters have these names"
+            )
         fields = {**inputs.model_fields, **output.model_fields}
         all_required = all(field.is_required() for field in fields.values())
         self.instruction = Parameter(
@@ -219,15 +229,19 @@ class Step(Module):
         slot = (id(asyncio.get_running_loop()), key)
         task = self._pending.get(slot)
         if task is None:
-            task = asyncio.ensure_future(self._measure_prior(instruction, demos))
+            # In a context of its own: it serves every example, and must not be charged to the one that came first.
+            clean = Context()
+            task = clean.run(asyncio.ensure_future, self._measure_prior(instruction, demos, current_context()))
             self._pending[slot] = task
             task.add_done_callback(lambda _: self._pending.pop(slot, None))
         prior = await asyncio.shield(task)
         self._priors[key] = prior
         return prior
 
-    async def _measure_prior(self, instruction: str, demos: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
-        with call_context(node=f"{self.name}.calibration", example=None):
+    async def _measure_prior(
+        self, instruction: str, demos: Sequence[Mapping[str, Any]], asked_by: CallContext
+    ) -> tuple[float, ...]:
+        with call_context(**asdict(replace(asked_by, node=f"{self.name}.calibration", example=None))):
             scored = await asyncio.gather(
                 *(self._score(instruction, demos, fields) for fields in self._calibration),
                 return_exceptions=True,

@@ -51,10 +51,13 @@ def _example(row: Any, number: int, source: str, inputs: Sequence[str], expected
         raise UserError(f"row {number} of {source!r} is not an object with fields but {type(row).__name__}")
     wanted = [*inputs, *([expected] if expected else [])]
     missing = [name for name in wanted if name not in row]
-    if missing:
-        raise UserError(f"row {number} of {source!r} lacks {missing!r}; its fields are {sorted(row)!r}")
+    if missing or None in row:
+        known = sorted(str(name) for name in row if name is not None)
+        problem = f"lacks {missing!r}" if missing else "has more cells than the head of the table"
+        raise UserError(f"row {number} of {source!r} {problem}; its fields are {known!r}")
     fields = {name: row[name] for name in inputs}
-    name = str(row.get(id_field) or f"{number}-{content_hash(fields)[:8]}")
+    given = row.get(id_field)
+    name = f"{number}-{content_hash(fields)[:8]}" if given in (None, "") else str(given)
     return Example(id=name, input=fields, expected=row[expected] if expected else None)
 
 
@@ -66,31 +69,40 @@ def _file_rows(path: Path, rows_key: str | None) -> Iterable[Any]:
         if suffix == ".jsonl":
             return _json_lines(path)
         if suffix == ".json":
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = _parsed(path.read_text(encoding="utf-8-sig"))
+            if rows_key and not (isinstance(data, dict) and rows_key in data):
+                raise UserError(f"{str(path)!r} has no key {rows_key!r}")
             rows = data[rows_key] if rows_key else data
             if not isinstance(rows, list):
                 raise UserError(f"{str(path)!r} does not hold a list of rows: name the key with rows_key")
             return rows
         if suffix == ".csv":
-            with path.open(newline="", encoding="utf-8") as file:
+            with path.open(newline="", encoding="utf-8-sig") as file:
                 return list(csv.DictReader(file))
-    except KeyError:
-        raise UserError(f"{str(path)!r} has no key {rows_key!r}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{str(path)!r} is no valid {suffix} file: {error}") from error
     raise UserError(f"cannot read {str(path)!r}: use a .jsonl, .json or .csv file, or hf:NAME:SPLIT")
 
 
 def _json_lines(path: Path) -> list[Any]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:
-            rows.append(json.loads(line))
+            rows.append(_parsed(line))
         except json.JSONDecodeError as error:
             raise UserError(f"line {number} of {str(path)!r} is not JSON: {error.msg}") from error
     return rows
+
+
+def _parsed(text: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise UserError(f"the data holds {constant}, which is no JSON: leave such rows out")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def _hub_rows(source: str) -> Iterable[Any]:

@@ -6,8 +6,6 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +13,7 @@ from optograph.agents import recording_calls
 from optograph.context import call_context
 from optograph.errors import BudgetExceeded, OptographError, ServingError, UserError
 from optograph.evals.task import Example, Task
+from optograph.evals.threads import in_thread
 from optograph.evals.trial import Evaluation, ExampleResult, Trial
 from optograph.graphs import (
     Feedback,
@@ -42,11 +41,12 @@ class EvaluatorOptions:
 
     Attributes:
         concurrency: Examples in flight at once, at least 1.
-        deadline_s: Longest time for one example, in seconds.
+        deadline_s: Longest time for one example, in seconds. Longer than the longest model call, so that a hung
+            endpoint is told apart from a workflow that takes too long.
     """
 
     concurrency: int = 8
-    deadline_s: float = 300.0
+    deadline_s: float = 900.0
 
     def __post_init__(self) -> None:
         if self.concurrency < 1 or self.deadline_s <= 0:
@@ -72,6 +72,7 @@ class Evaluator:
 
     One failed example is a scored failure with its type. A failure of the infrastructure (endpoint, engine, time
     limit of a call) is tried again and then *missing*, never 0. Results do not depend on the order of completion.
+    A journal belongs to one workflow and one task: what it holds is not run again.
 
     Attributes:
         workflow: Sync or async callable; an example's input becomes its keyword arguments.
@@ -122,7 +123,6 @@ class Evaluator:
                 )
             )
         gate = asyncio.Semaphore(self.options.concurrency)
-        pool = ThreadPoolExecutor(self.options.concurrency, "optograph-workflow")
         done = 0
         failure: BaseException | None = None
 
@@ -132,7 +132,7 @@ class Evaluator:
                 if failure is not None:
                     return None
                 try:
-                    result = await self._result(trial, example, pool)
+                    result = await self._result(trial, example)
                 except Exception as error:  # noqa: BLE001 - raised below, when what is in flight has ended
                     failure = failure or error
                     return None
@@ -141,11 +141,7 @@ class Evaluator:
                 self.progress(done, len(work))
             return result
 
-        try:
-            finished = await asyncio.gather(*(one(trial, example) for trial, example in work))
-        finally:
-            # Waiting for the threads here would block the very loop that their model calls need.
-            pool.shutdown(wait=False, cancel_futures=True)
+        finished = await asyncio.gather(*(one(trial, example) for trial, example in work))
         if failure is not None:
             raise failure
         results = iter([result for result in finished if result is not None])
@@ -160,19 +156,19 @@ class Evaluator:
         if unknown:
             raise UserError(f"the candidate sets unknown parameters {unknown!r}; known: {sorted(self.parameters)!r}")
 
-    async def _result(self, trial: Trial, example: Example, pool: ThreadPoolExecutor) -> ExampleResult:
+    async def _result(self, trial: Trial, example: Example) -> ExampleResult:
         row = self.journal.find_evaluation(trial.candidate.id, trial.split, example.id, trial.repeat)
         if row is not None and (row.subgraph is not None or not trial.want_trace):
             return self._from_row(row)
-        result = await self._attempt(trial, example, pool)
+        result = await self._attempt(trial, example)
         for _ in range(INFRASTRUCTURE_TRIES - 1):
             if result.feedback is not None:
                 break
-            result = await self._attempt(trial, example, pool)
+            result = await self._attempt(trial, example)
         self.journal.add_evaluation(self._to_row(trial, result))
         return result
 
-    async def _attempt(self, trial: Trial, example: Example, pool: ThreadPoolExecutor) -> ExampleResult:
+    async def _attempt(self, trial: Trial, example: Example) -> ExampleResult:
         cost, started = _Cost(), time.monotonic()
         output: Any = None
         feedback: Feedback | None = None
@@ -186,17 +182,17 @@ class Evaluator:
             observing(cost),
         ):
             try:
-                async with asyncio.timeout(self.options.deadline_s):
-                    output = await self._call(example, pool)
-                feedback = self.task.scorer(example, to_plain(output))
+                async with asyncio.timeout(self.options.deadline_s) as deadline:
+                    output = await self._call(example)
+                feedback = self._score(example, output)
             except (UserError, BudgetExceeded):
                 raise
-            except TimeoutError:
-                error = f"no result within {self.options.deadline_s:g} s"
-                feedback = Feedback(score=0.0, text=error, failure_type="timeout")
-            except Exception as failure:  # noqa: BLE001
-                # Whatever a user's workflow or scorer raises is this example's failure, not the job's.
-                output, feedback, error = _failed(failure)
+            except Exception as failure:  # noqa: BLE001 - what a workflow raises is this example's failure, not the job's
+                if isinstance(failure, TimeoutError) and deadline.expired():
+                    error = f"no result within {self.options.deadline_s:g} s"
+                    feedback = Feedback(score=0.0, text=error, failure_type="timeout")
+                else:
+                    output, feedback, error = _failed(failure)
             subgraph, trace = self._evidence(trial, output, feedback)
         return ExampleResult(
             example=example.id,
@@ -211,13 +207,24 @@ class Evaluator:
             seconds=time.monotonic() - started,
         )
 
-    async def _call(self, example: Example, pool: ThreadPoolExecutor) -> Any:
+    async def _call(self, example: Example) -> Any:
         call = getattr(self.workflow, "acall", self.workflow)
         if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(type(call).__call__):
             return await call(**example.input)
-        context = copy_context()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(pool, lambda: context.run(call, **example.input))
+        result = await in_thread(lambda: call(**example.input))
+        return await result if inspect.isawaitable(result) else result
+
+    def _score(self, example: Example, output: Any) -> Feedback:
+        try:
+            feedback = self.task.scorer(example, to_plain(output))
+        except UserError:
+            raise
+        except Exception as error:
+            # A scorer that fails says nothing about the workflow, and would score every candidate 0.
+            raise UserError(f"the scorer failed on example {example.id!r}: {type(error).__name__}: {error}") from error
+        if not isinstance(feedback, Feedback) or feedback.score is None:
+            raise UserError(f"the scorer must return a Feedback with a score for example {example.id!r}, not {feedback!r}")
+        return feedback
 
     def _evidence(self, trial: Trial, output: Any, feedback: Feedback | None) -> tuple[str | None, str | None]:
         if not trial.want_trace or feedback is None or not isinstance(output, Value):

@@ -42,6 +42,10 @@ class SealedSplit:
     def __repr__(self) -> str:
         return f"SealedSplit({len(self)} examples)"
 
+    def peek(self) -> tuple[Example, ...]:
+        """Return the rows to be checked for their form only; no opening is counted."""
+        return self._examples
+
     def unseal(self, reason: str) -> tuple[Example, ...]:
         """Return the rows, and note the reason for the opening."""
         self.openings.append(reason)
@@ -58,6 +62,7 @@ class Task:
         test: Examples that only the final report reads.
         scorer: Judges an output; higher is better.
         name: Shown in reports.
+        disjoint: Whether no input may be in two splits.
     """
 
     train: Sequence[Example]
@@ -65,15 +70,26 @@ class Task:
     test: SealedSplit
     scorer: Scorer
     name: str = "task"
+    disjoint: bool = True
     _index: dict[str, dict[str, Example]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        for split in ("train", "dev"):
-            rows: Sequence[Example] = getattr(self, split)
-            self._index[split] = {row.id: row for row in rows}
-            if len(self._index[split]) != len(rows):
-                twice = [name for name, count in Counter(row.id for row in rows).items() if count > 1]
+        home: dict[str, str] = {}
+        for split, rows in (("train", self.train), ("dev", self.dev), ("test", self.test.peek())):
+            if not rows:
+                raise UserError(f"the {split!r} split is empty: give it at least one example")
+            twice = [name for name, count in Counter(row.id for row in rows).items() if count > 1]
+            if twice:
                 raise UserError(f"example ids in the {split!r} split are not unique: {twice[:3]!r}; rename them")
+            for row in rows if self.disjoint else ():
+                other = home.setdefault(repr(row.input), split)
+                if other != split:
+                    raise UserError(
+                        f"the input of example {row.id!r} is in both the {other!r} and the {split!r} split, so its answer "
+                        "can be learned by heart: make the splits disjoint, or say disjoint=False"
+                    )
+            if split != "test":
+                self._index[split] = {row.id: row for row in rows}
 
     def example(self, split: str, example_id: str) -> Example:
         """Return one example of the train or dev split.

@@ -262,7 +262,7 @@ def _fast(plan: _Plan, general: Callable[..., Value]) -> Callable[..., Any]:
                 data = function(*plain)
             except PASS_THROUGH:
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever the function raises becomes an OpError
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever is raised becomes an OpError
                 fail(info, (), error, code=code, source=source)
             value = _new(Value)
             value._data = data if type(data) in SCALARS else unwrap(data)[0]
@@ -283,7 +283,7 @@ def _fast(plan: _Plan, general: Callable[..., Value]) -> Callable[..., Any]:
                 leave(token)
         except PASS_THROUGH:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever the function raises becomes an OpError
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever is raised becomes an OpError
             fail(info, args, error, extra=close(frame), code=code, source=source)
         value = _new(Value)
         value._data = data if type(data) in SCALARS else absorb(data, frame)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from optograph.errors import UserError
+
+_FORMS = ("str", "SplitSource", "Named")
+"""What pydantic puts into an error's place to name the form of a key that is a text or a table."""
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -92,7 +96,7 @@ class OptimizerSection(Named):
     """The optimizer, or a list of stages that run in sequence."""
 
     name: str = "optoprime"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)
     stages: list[Named] = []
 
 
@@ -100,7 +104,7 @@ class EvaluationSection(Section):
     """How examples are run."""
 
     concurrency: int = Field(default=8, ge=1, le=1024)
-    deadline_s: float = Field(default=300.0, gt=0)
+    deadline_s: float = Field(default=900.0, gt=0)
 
 
 class AcceptanceSection(Section):
@@ -183,14 +187,18 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    import difflib
-
+    """Say what is wrong with each key; what concerns only the other form of a key (text or table) is left out."""
     lines = []
     for one in error.errors():
-        where = ".".join(str(part) for part in one["loc"])
-        if one["type"] == "extra_forbidden":
-            known = _known_keys(one["loc"][:-1])
-            near = difflib.get_close_matches(str(one["loc"][-1]), known, n=1)
+        location = tuple(part for part in one["loc"] if part not in _FORMS)
+        where = ".".join(str(part) for part in location)
+        if one["loc"][-1:] == ("str",) and isinstance(one["input"], dict):
+            continue
+        if one["loc"][-1:] and one["loc"][-1] in _FORMS and not isinstance(one["input"], dict):
+            lines.append(f"{where} = {one['input']!r}: write a text or a table")
+        elif one["type"] == "extra_forbidden":
+            known = _known_keys(location[:-1])
+            near = difflib.get_close_matches(str(location[-1]), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
             lines.append(f"unknown key {where!r}; {hint}")
         elif one["type"] == "missing":
@@ -204,5 +212,6 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     model: Any = Job
     for part in location:
         field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field is not None else None
+        forms = get_args(field.annotation) if field is not None else ()
+        model = next((form for form in forms if hasattr(form, "model_fields")), field and field.annotation)
     return sorted(getattr(model, "model_fields", {}))

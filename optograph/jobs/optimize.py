@@ -149,6 +149,8 @@ def optimize(
     """
     options = options or RunOptions()
     own = journal is None
+    if own and options.run_dir is not None:
+        refuse_earlier_run(options.run_dir)
     book = journal or (Journal.memory() if options.run_dir is None else Journal.open(options.run_dir))
     session = Session(
         workflow=workflow,
@@ -168,6 +170,12 @@ def optimize(
     finally:
         if own:
             book.close()
+
+
+def refuse_earlier_run(run_dir: Path) -> None:
+    """Raise ``UserError`` where a directory holds a run already: its evaluations belong to another workflow."""
+    if (run_dir / "journal.db").exists():
+        raise UserError(f"{str(run_dir)!r} holds an earlier run: choose another run directory, or delete it")
 
 
 def _run(session: Session) -> RunResult:
@@ -239,6 +247,8 @@ def _optimizer(optimizer: str | Optimizer | Sequence[tuple[str, Mapping[str, Any
     if isinstance(optimizer, Optimizer):
         return optimizer
     stages = [(optimizer, {})] if isinstance(optimizer, str) else list(optimizer)
+    if not stages or not all(isinstance(one, tuple) and len(one) == 2 for one in stages):
+        raise UserError(f"optimizer must be a name, an Optimizer, or a list of (name, options), not {optimizer!r}")
     return make_sequence(stages)
 
 

@@ -20,10 +20,10 @@ from optograph.evals import (
 )
 from optograph.graphs import allow_unsandboxed
 from optograph.jobs.job import Job, Named, SplitSource, TaskSection
-from optograph.jobs.optimize import RunOptions, RunResult, View, optimize
+from optograph.jobs.optimize import RunOptions, RunResult, View, optimize, refuse_earlier_run
 from optograph.jobs.stages import make_sequence
-from optograph.jobs.targets import call_with, resolve
-from optograph.optimizers import AcceptanceRule
+from optograph.jobs.targets import call_with, resolve, takes
+from optograph.optimizers import AcceptanceRule, Optimizer
 from optograph.serving import BaseLM, Budget, BudgetLimits, JournaledLM, OpenAILM, load_lm, run_sync
 from optograph.storage import Journal, content_hash
 
@@ -42,23 +42,21 @@ def run_job(job: Job, base: Path, run_dir: Path, view: View | None = None) -> Ru
         ServingError: A model's endpoint cannot be reached.
         StorageError: The run directory cannot be used.
     """
-    if (run_dir / "journal.db").exists():
-        raise UserError(f"{str(run_dir)!r} holds an earlier run: choose another with --run-dir, or delete it")
-    stages = [(one.name, one.options) for one in job.optimizer.stages] or [(job.optimizer.name, job.optimizer.options)]
-    optimizer = make_sequence(stages)
+    refuse_earlier_run(run_dir)
+    optimizer = _make_optimizer(job)
     task = load_task(job.task, base)
     factory = resolve(job.workflow.target, base)
     if not callable(factory):
         raise UserError(f"{job.workflow.target!r} is no function: name one that builds the workflow")
     limits = BudgetLimits(job.budget.calls, job.budget.tokens, job.budget.minutes)
     task_model, optimizer_model = job.models.task_model(), job.models.optimizer_model()
-    models = _load_models([task_model, optimizer_model])
+    models = _load_models([task_model, optimizer_model] if takes(factory, "lm") else [optimizer_model])
     try:
         with Journal.open(run_dir) as journal:
             journal.add_event("job", job=job.model_dump(mode="json"))
             budget = Budget(limits)
             wrapped = {key: JournaledLM(lm, journal, budget) for key, lm in models.items()}
-            workflow = call_with(factory, {"lm": wrapped[_key(task_model)], "train": task.train})
+            workflow = call_with(factory, {"lm": wrapped.get(_key(task_model)), "train": task.train})
             _set_parameters(workflow, job.parameters)
             with allow_unsandboxed() if job.workflow.allow_unsandboxed else nullcontext():
                 return optimize(
@@ -76,14 +74,30 @@ def run_job(job: Job, base: Path, run_dir: Path, view: View | None = None) -> Ru
             run_sync(lm.aclose())
 
 
+def _make_optimizer(job: Job) -> Optimizer:
+    section = job.optimizer
+    if not section.stages:
+        return make_sequence([(section.name, section.options)])
+    if section.options:
+        raise UserError(f"optimizer has stages, so {sorted(section.options)!r} must stand in the table of a stage")
+    return make_sequence([(one.name, one.options) for one in section.stages])
+
+
 def _load_models(wanted: list[Named]) -> dict[str, BaseLM]:
     """Load each model once, and make sure that its endpoint answers before anything else is done."""
     models: dict[str, BaseLM] = {}
-    for model in wanted:
-        if _key(model) not in models:
-            models[_key(model)] = load_lm(model.name, **model.options)
-    for lm in models.values():
-        _preflight(lm)
+    try:
+        for model in wanted:
+            if "api_key" in model.options:
+                raise UserError("a job file holds no secrets: leave api_key out and set OPENAI_API_KEY")
+            if _key(model) not in models:
+                models[_key(model)] = load_lm(model.name, **model.options)
+        for lm in models.values():
+            _preflight(lm)
+    except BaseException:
+        for lm in models.values():
+            run_sync(lm.aclose())
+        raise
     return models
 
 
@@ -101,7 +115,8 @@ def _key(model: Named) -> str:
 
 
 def _set_parameters(workflow: Any, values: dict[str, Any]) -> None:
-    known = {one.name: one for one in workflow.parameters()} if values else {}
+    find = getattr(workflow, "parameters", None)
+    known = {one.name: one for one in find()} if values and callable(find) else {}
     for name, value in values.items():
         if name not in known:
             raise UserError(f"the job sets parameter {name!r}; the workflow has {sorted(known)!r}")
@@ -141,6 +156,10 @@ def _split(section: TaskSection, split: str | SplitSource, base: Path) -> Sequen
 def _scorer(section: TaskSection, base: Path) -> Scorer:
     if ":" in section.scorer:
         function: Any = resolve(section.scorer, base)
+        if not callable(function) or section.scorer_options:
+            raise UserError(
+                f"scorer {section.scorer!r} must be a function of (expected, output), without scorer_options"
+            )
         return from_callable(function)
     return scorer_by_name(section.scorer, **section.scorer_options)
 

@@ -6,12 +6,13 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from optograph.errors import UserError
+from optograph.errors import OptographError, UserError
 from optograph.storage import content_hash
 
 
@@ -51,7 +52,27 @@ def call_with(factory: Callable[..., Any], available: dict[str, Any]) -> Any:
     ]
     if lacking:
         raise UserError(f"the factory asks for {lacking!r}; it may take {sorted(available)!r} only")
-    return factory(**{name: value for name, value in available.items() if name in names})
+    try:
+        return factory(**{name: value for name, value in available.items() if name in names})
+    except OptographError:
+        raise
+    except Exception as error:
+        raise _broken(f"the factory {factory.__name__!r}", error) from error
+
+
+def takes(factory: Callable[..., Any], name: str) -> bool:
+    """Tell whether a factory has an argument of this name."""
+    return name in inspect.signature(factory).parameters
+
+
+def _broken(what: str, error: Exception) -> UserError:
+    """Say where a user's code failed: the last line of it that ran, or the line that does not parse."""
+    lines = traceback.extract_tb(error.__traceback__)
+    own = [
+        line for line in lines if "optograph" not in Path(line.filename).parts[-3:-1] and "<frozen" not in line.filename
+    ]
+    where = f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own and not isinstance(error, SyntaxError) else ""
+    return UserError(f"{what} failed{where}: {type(error).__name__}: {error}")
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -67,9 +88,11 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
-        raise
+        if isinstance(error, OptographError) or not isinstance(error, Exception):
+            raise
+        raise _broken(f"workflow file {path.name!r}", error) from error
     return module
 
 
@@ -78,3 +101,7 @@ def _from_name(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise UserError(f"cannot import {name!r}: {error}; is it installed, or should it be FILE.py:NAME?") from error
+    except OptographError:
+        raise
+    except Exception as error:
+        raise _broken(f"module {name!r}", error) from error

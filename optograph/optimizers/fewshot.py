@@ -94,11 +94,9 @@ class FewShotSearch(Optimizer):
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         """Keep the better half; nominate the last one left."""
-        means = [-math.inf if one.mean is None else one.mean for one in evaluations]
+        means = [-math.inf if one.mean is None or one.missing else one.mean for one in evaluations]
         order = sorted(range(len(means)), key=lambda index: (-means[index], index))
-        full = self._width() >= len(self._judges)
-        keep = 1 if full and len(order) <= 2 else max(1, len(order) // 2)
-        self._alive = [evaluations[index].trial.candidate for index in order[:keep]]
+        self._alive = [evaluations[index].trial.candidate for index in order[: max(1, len(order) // 2)]]
         self._rung += 1
         if len(self._alive) == 1:
             self._finished = True

@@ -29,9 +29,10 @@ class InSequence(Optimizer):
         self._stage = 0
 
     def bind(self, context: OptimizerContext, incumbent: Candidate) -> None:
-        """Start the first stage."""
+        """Start the first stage; the others are bound too, so that a mistake in one shows before anything is paid."""
         super().bind(context, incumbent)
-        self.stages[0].bind(context, incumbent)
+        for stage in self.stages:
+            stage.bind(context, incumbent)
 
     def rounds(self) -> int:
         """The sum of the stages' rounds."""

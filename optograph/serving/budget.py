@@ -9,10 +9,6 @@ from dataclasses import dataclass
 from optograph.errors import BudgetExceeded, UserError
 from optograph.serving.types import Request, Usage
 
-CHARS_PER_TOKEN = 2.5
-"""A careful guess for reserving: real text has about 4 characters a token, so reservations err on the high side."""
-
-
 @dataclass(frozen=True, slots=True)
 class BudgetLimits:
     """What a run may use; None means no limit.
@@ -59,7 +55,9 @@ class Budget:
         Raises:
             BudgetExceeded: The call could pass a limit.
         """
-        tokens = int(len(request.text) / CHARS_PER_TOKEN) + 16 + request.max_tokens * request.n
+        # No token is shorter than a byte; chat templates add a few tokens a message.
+        prompt = len(request.text.encode("utf-8", "replace")) + 16 * (1 + len(request.messages))
+        tokens = prompt + request.max_tokens * request.n
         with self._mutex:
             self._check("calls", self.calls + self._reserved_calls + 1, self.limits.calls)
             self._check("tokens", self.tokens + self._reserved_tokens + tokens, self.limits.tokens)

@@ -9,6 +9,7 @@ from optograph.serving.base import BaseLM
 from optograph.serving.fetch import fetch_model, models
 from optograph.serving.llamacpp import LlamaCppLM
 from optograph.serving.openai_lm import OpenAILM
+from optograph.serving.retry import Deadline, Retry
 from optograph.serving.urls import check_url
 
 FORMS = (
@@ -31,6 +32,12 @@ def load_lm(spec: str, **options: Any) -> BaseLM:
         UserError: When the string has none of these forms, or an option is unknown.
         ServingError: When a model cannot be fetched.
     """
+    for name, make in (("deadline", Deadline), ("retry", Retry)):
+        if isinstance(options.get(name), dict):  # as a job file writes it
+            try:
+                options[name] = make(**options[name])
+            except TypeError as error:
+                raise UserError(f"model {spec!r}: {name}: {error}") from None
     kind, slash, rest = spec.partition("/") if isinstance(spec, str) else ("", "", "")
     if not slash or not rest or kind not in ("local", "openai", "vllm"):
         raise _no_such_form(spec)

@@ -9,9 +9,9 @@ from typing import Any
 
 def canonical_json(data: Any) -> str:
     """Write JSON data with sorted keys and no spaces; NaN and infinity are refused with ``ValueError``."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def content_hash(data: Any) -> str:
     """Return the SHA-256 (64 hex digits) of the canonical JSON of ``data``."""
-    return hashlib.sha256(canonical_json(data).encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(canonical_json(data).encode("ascii")).hexdigest()

@@ -35,7 +35,7 @@ def _schema() -> str:
 
 
 def _crc(key: str, body: str) -> int:
-    return zlib.crc32(f"{key}\n{body}".encode("utf-8", "surrogatepass"))
+    return zlib.crc32(f"{key}\n{body}".encode())
 
 
 class Journal:
@@ -117,7 +117,7 @@ class Journal:
         with self._mutex:
             self._execute(
                 "INSERT OR IGNORE INTO payloads VALUES (?, ?)",
-                (digest, zlib.compress(canonical_json(data).encode("utf-8", "surrogatepass"), 6)),
+                (digest, zlib.compress(canonical_json(data).encode("ascii"), 6)),
             )
         return digest
 
@@ -132,7 +132,7 @@ class Journal:
         if row is None:
             raise StorageError(f"payload {digest!r} is not in the journal")
         try:
-            data = json.loads(zlib.decompress(row[0]).decode("utf-8", "surrogatepass"))
+            data = json.loads(zlib.decompress(row[0]))
         except (zlib.error, ValueError) as error:
             raise StorageError(f"payload {digest!r} is damaged") from error
         if content_hash(data) != digest:
@@ -214,6 +214,7 @@ class Journal:
 
     def _append(self, table: str, key: str, body: dict[str, Any]) -> int:
         text = canonical_json(body)
+        key = key.encode("utf-8", "backslashreplace").decode()
         with self._mutex:
             cursor = self._execute(
                 f"INSERT INTO {table} (key, body, crc) VALUES (?, ?, ?)",  # noqa: S608 - fixed names

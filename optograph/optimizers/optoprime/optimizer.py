@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from optograph.errors import UserError
 from optograph.evals import Evaluation, Trial, answers_of
-from optograph.graphs import Candidate, DemosSpec, Parameter, Subgraph, TextSpec, render
+from optograph.graphs import SECTIONS, Candidate, DemosSpec, Parameter, Subgraph, TextSpec, render
 from optograph.optimizers.base import Optimizer, OptimizerContext
 from optograph.optimizers.optoprime.answer import Answer
 from optograph.optimizers.optoprime.memory import Memory, MemoryEntry
@@ -57,6 +57,11 @@ class OptoPrimeOptions:
             raise UserError(
                 f"OptoPrime needs steps and minibatch of at least 1, memory and repairs of at least 0: {self!r}"
             )
+        if not 0 <= self.temperature <= 2 or self.max_tokens < 1 or self.budget_tokens < 64:
+            raise UserError(f"OptoPrime needs temperature from 0 to 2, max_tokens >= 1 and budget_tokens >= 64: {self!r}")
+        unknown = sorted(set(self.mask) - set(SECTIONS))
+        if unknown:
+            raise UserError(f"mask names unknown sections {unknown!r}; known are {list(SECTIONS)!r}")
         if self.style not in ("full", "compact"):
             raise UserError(f"style must be 'full' or 'compact', not {self.style!r}")
 
@@ -119,7 +124,8 @@ class OptoPrime(Optimizer):
             self._observed = evaluation
             return
         challenger, before = self._challenger, self._observed.mean
-        if challenger is None or evaluation.mean is None or before is None:
+        missing = evaluation.missing + self._observed.missing
+        if challenger is None or evaluation.mean is None or before is None or missing:
             self._close("missing", "Scores are missing because the endpoint failed.")
             return
         changed = {name: self._plain(challenger, name) for name in self._note["changed"]}
