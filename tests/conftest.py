@@ -55,7 +55,7 @@ def notes(prefix: str, count: int) -> list[Example]:
     return [
         Example(
             f"{prefix}{number}",
-            {"text": f" {'rain' if number % 2 else 'sun'} came over the town on day {number} "},
+            {"text": f" {'rain' if number % 2 else 'sun'} came over the town on day {number} of {prefix} "},
             "sad" if number % 2 else "happy",
         )
         for number in range(count)

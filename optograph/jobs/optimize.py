@@ -130,7 +130,8 @@ def optimize(
 
     Args:
         workflow: Module or callable; an example's input becomes its keyword arguments. Its parameters hold the best
-            values when the call returns.
+            values when the call returns. The models of its steps are journalled and charged to the budget; a model that
+            the workflow calls by itself is where it is a ``JournaledLM`` over the same journal, as jobs make them.
         task: Data and scorer.
         optimizer: Name, optimizer, or list of (name, options) stages that run in sequence.
         optimizer_lm: Model that proposes; where it is None, the model of the workflow's first step.

@@ -22,6 +22,8 @@ from optograph.errors import ModelError
         ("{'a': None}", {"a": None}),
         ("{broken {\"a\": 1}", {"a": 1}),
         ("42", 42),
+        ('as said in [1], do this: {"a": 1}', {"a": 1}),
+        ("```\n[1]\n```", [1]),
     ],
 )
 def test_values_are_found(text: str, value: Any) -> None:

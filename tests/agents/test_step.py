@@ -38,7 +38,7 @@ class Mood(BaseModel):
 class Free(BaseModel):
     """Free text."""
 
-    text: str
+    reply: str
 
 
 def json_step(lm: ScriptedLM, **options: Any) -> Step:
@@ -140,7 +140,7 @@ def test_choices() -> None:
 
 def test_free_text() -> None:
     step = Step("write", lm=ScriptedLM([" <think>x</think> hi "]), inputs=Question, output=Free, instruction="Write.")
-    assert step(text="?").text.data == "hi"
+    assert step(text="?").reply.data == "hi"
 
 
 def labels(request: Request) -> dict[str, float]:
@@ -173,6 +173,13 @@ def test_calibration_is_measured_once_however_many_ask() -> None:
     assert len(lm.requests) == 4 + 10
 
 
+def test_calibration_is_charged_to_no_example() -> None:
+    step = mood_step(ScriptedLM(lambda request: "happy", labels=labels), answer="score")
+    step.calibrate([{"text": f"rain {number}"} for number in range(4)])
+    value = step(text="sun")
+    assert len((value.info or {})["calls"]) == 1
+
+
 def test_a_model_without_the_labels_is_a_typed_failure() -> None:
     step = mood_step(ScriptedLM(lambda request: "x", labels=lambda request: {"x": 0.0}), answer="score")
     with pytest.raises(OpError, match="none of the labels"):
@@ -185,6 +192,20 @@ def test_wrong_use_is_refused_early() -> None:
         json_step(lm, answer="score")
     with pytest.raises(UserError, match="only answer='score' can be calibrated"):
         mood_step(lm).calibrate([])
+    with pytest.raises(UserError, match="repairs >= 0"):
+        StepOptions(repairs=-1)
+
+    class Clash(BaseModel):
+        instruction: str
+
+    with pytest.raises(UserError, match="rename the input fields"):
+        Step("s", lm=lm, inputs=Clash, output=Mood, instruction="x")
+
+    class Alike(BaseModel):
+        kind: Literal["not_spam", "not_sure"]
+
+    with pytest.raises(UserError, match="begin alike"):
+        Step("s", lm=lm, inputs=Question, output=Alike, instruction="x", options=StepOptions(answer="score"))
     with pytest.raises(OpError, match="does not fit Question"):
         mood_step(lm)(wrong="?")
 

@@ -49,6 +49,16 @@ def test_files_give_examples(tmp_path: Path, suffix: str) -> None:
     assert (rows[0].input, rows[0].expected) == ({"text": "t1"}, "b")
 
 
+def test_a_byte_order_mark_and_an_id_of_zero_are_harmless(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("\ufeffid,text\n0,a\n", encoding="utf-8")
+    (row,) = load_examples(file, inputs=["text"], expected=None)
+    assert (row.id, row.input) == ("0", {"text": "a"})
+    (tmp_path / "rows.json").write_text("[]")
+    with pytest.raises(UserError, match="has no key 'rows'"):
+        load_examples(tmp_path / "rows.json", inputs=["text"], expected=None, rows_key="rows")
+
+
 def test_rows_without_an_id_are_named_by_their_content(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"text": "a"}\n{"text": "b"}\n')
@@ -66,6 +76,8 @@ def test_rows_without_an_id_are_named_by_their_content(tmp_path: Path) -> None:
         ("rows.jsonl", "", "holds no rows"),
         ("rows.json", "{}", "does not hold a list"),
         ("rows.json", "{", "no valid .json"),
+        ("rows.jsonl", '{"text": NaN, "label": 1}', "holds NaN"),
+        ("rows.csv", "text,label\na,b,c", "more cells"),
         ("rows.parquet", "", "use a .jsonl"),
     ],
 )
@@ -126,7 +138,7 @@ def test_last_number(text: str, number: float | None) -> None:
 
 
 def test_the_test_split_is_sealed() -> None:
-    rows = [Example(str(number), {}, "a") for number in range(4)]
+    rows = [Example(str(number), {"n": number}, "a") for number in range(4)]
     task = Task(train=rows[:1], dev=rows[1:2], test=SealedSplit(rows[2:]), scorer=exact())
     with pytest.raises(UserError, match="no example '2' in split 'test'"):
         task.example("test", "2")
@@ -135,10 +147,22 @@ def test_the_test_split_is_sealed() -> None:
     assert task.test.openings == ["final"]
 
 
-def test_ids_must_be_unique() -> None:
-    row = Example("a", {}, 1)
-    with pytest.raises(UserError, match=r"not unique: \['a'\]"):
-        Task(train=[row, row], dev=[], test=SealedSplit([]), scorer=exact())
+def test_splits_must_be_filled_unique_and_disjoint() -> None:
+    def rows(*names: str) -> list[Example]:
+        return [Example(name, {"text": name}, 1) for name in names]
+
+    def make(train: list[Example], dev: list[Example], test: list[Example]) -> Task:
+        return Task(train=train, dev=dev, test=SealedSplit(test), scorer=exact())
+
+    make(rows("a"), rows("b"), rows("c"))
+    with pytest.raises(UserError, match=r"'train' split are not unique: \['a'\]"):
+        make(rows("a", "a"), rows("b"), rows("c"))
+    with pytest.raises(UserError, match=r"'test' split are not unique: \['c'\]"):
+        make(rows("a"), rows("b"), rows("c", "c"))
+    with pytest.raises(UserError, match="'dev' split is empty"):
+        make(rows("a"), [], rows("c"))
+    with pytest.raises(UserError, match="in both the 'train' and the 'test' split"):
+        make(rows("a"), rows("b"), rows("c", "a"))
 
 
 def test_majority_baseline() -> None:

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from optograph.agents import Module
 from optograph.context import current_context
 from optograph.errors import ServingError, UserError
-from optograph.evals import Evaluator, EvaluatorOptions, Task, Trial
-from optograph.graphs import Candidate, Parameter, Subgraph, op, render
+from optograph.evals import Evaluator, EvaluatorOptions, Task, Trial, from_callable
+from optograph.graphs import Candidate, Feedback, Parameter, Subgraph, op, render
 from optograph.serving import ScriptedLM
 from optograph.storage import Journal
 
@@ -132,7 +133,7 @@ def test_an_infrastructure_failure_is_tried_again_then_missing(moods: Any, task:
     def flaky(request: Any) -> str:
         text = request.messages[-1].content
         failures[text] = failures.get(text, 0) + 1
-        if text.endswith("day 0") or (text.endswith("day 1") and failures[text] == 1):
+        if "day 0 " in text or ("day 1 " in text and failures[text] == 1):
             raise ServingError("endpoint gone", kind="connection")
         return "happy"
 
@@ -187,3 +188,56 @@ def test_mistakes_are_clear(moods: Any, task: Task) -> None:
         evaluator(moods, task).evaluate([Trial(Candidate({}), "dev", ("zz",))])
     with pytest.raises(UserError, match="concurrency"):
         EvaluatorOptions(concurrency=0)
+
+
+def test_exit_in_a_workflow_fails_its_example_only(task: Task) -> None:
+    def workflow(text: str) -> str:
+        if "rain" in text:
+            raise SystemExit(3)
+        return "happy"
+
+    traced = op(workflow)
+    for one in (workflow, traced):
+        (evaluation,) = evaluator(one, task).evaluate([Trial(Candidate({}), "dev", ids(task)[:4])])
+        assert evaluation.scores == (1.0, 0.0, 1.0, 0.0)
+        assert "3" in (evaluation.results[1].error or "")
+
+
+def test_an_async_forward_is_awaited(task: Task) -> None:
+    class Later(Module):
+        async def forward(self, text: str) -> str:
+            await asyncio.sleep(0)
+            return "sad" if "rain" in text else "happy"
+
+    (evaluation,) = evaluator(Later(), task).evaluate([Trial(Candidate({}), "dev", ids(task))])
+    assert evaluation.mean == 1.0
+
+
+def test_a_slow_example_fails_alone(task: Task) -> None:
+    first = f"{task.dev[0].input['text']}"
+
+    def workflow(text: str) -> str:
+        if text == first:
+            time.sleep(0.4)
+        return "happy"
+
+    runner = evaluator(workflow, task, concurrency=1, deadline_s=0.2)
+    (evaluation,) = runner.evaluate([Trial(Candidate({}), "dev", ids(task)[:3])])
+    assert [result.feedback and result.feedback.failure_type for result in evaluation.results] == ["timeout", "wrong", None]
+
+
+def test_a_timeout_of_the_workflows_own_is_its_failure(task: Task) -> None:
+    def workflow(text: str) -> str:
+        raise TimeoutError("the database was slow")
+
+    (evaluation,) = evaluator(workflow, task).evaluate([Trial(Candidate({}), "dev", ids(task)[:1])])
+    assert "the database was slow" in (evaluation.results[0].error or "")
+
+
+def test_a_broken_scorer_stops_the_job(task: Task) -> None:
+    broken = replace(task, scorer=from_callable(lambda expected: 1.0))  # type: ignore[arg-type, misc]
+    with pytest.raises(UserError, match="the scorer failed on example 'b0': TypeError"):
+        evaluator(lambda text: "happy", broken).evaluate([Trial(Candidate({}), "dev", ids(task))])
+    silent = replace(task, scorer=lambda example, output: Feedback(score=None, text="hm"))
+    with pytest.raises(UserError, match="with a score"):
+        evaluator(lambda text: "happy", silent).evaluate([Trial(Candidate({}), "dev", ids(task))])

@@ -113,6 +113,10 @@ MISTAKES = [
     (["--set", "models.task=local/none.gguf"], "none.gguf"),
     (["--set", "parameters.weight=1.5"], "parameter 'weight': must be a number between 0.0 and 1.0, got 1.5"),
     (["--set", "parameters.nothing=1"], "sets parameter 'nothing'"),
+    (["--set", 'optimizer.stages=[{name="fewshot"}]'], "must stand in the table of a stage"),
+    (["--set", 'models.task={name="vllm/tiny@{url}", api_key="sk-1"}'], "holds no secrets"),
+    (["--set", 'models.task={name="vllm/tiny@{url}", deadline={total=5}}'], "deadline"),
+    (["--set", "task.test=train.jsonl"], "in both the 'train' and the 'test' split"),
 ]
 
 
@@ -120,7 +124,7 @@ def test_each_mistake_is_one_clear_message(folder: Path) -> None:
     with LoopbackServer(reply, models=("tiny",)) as server:
         (folder / "job.toml").write_text(JOB.format(url=server.url))
         for arguments, message in MISTAKES:
-            done = optograph(folder, "run", "job.toml", *[one.format(url=server.url) for one in arguments])
+            done = optograph(folder, "run", "job.toml", *[one.replace("{url}", server.url) for one in arguments])
             assert done.returncode == 2, (arguments, done.stdout, done.stderr)
             assert message in done.stderr, (arguments, done.stderr)
             assert "Traceback" not in done.stderr, (arguments, done.stderr)

@@ -51,12 +51,21 @@ def test_a_job_is_read(tmp_path: Path) -> None:
         ("[budget]\nminutes = 'ten'", "budget.minutes = 'ten'"),
         ("[evaluation]\nconcurrency = 0", "evaluation.concurrency = 0"),
         ("x = = 1", "no valid TOML"),
+        ("[optimizer]\nseed = -1", "optimizer.seed = -1"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, change: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         load_job(write(tmp_path, f"{GOOD}\n{change}\n"))
     assert message in str(caught.value)
+
+
+def test_a_wrong_key_inside_a_split_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load_job(write(tmp_path, GOOD), ['task.train={path="x", strt=1}'])
+    assert str(caught.value).endswith("unknown key 'task.train.strt'; did you mean 'start'?")
+    with pytest.raises(UserError, match=r"task.train = 3: write a text or a table"):
+        load_job(write(tmp_path, GOOD), ["task.train=3"])
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
@@ -83,6 +92,17 @@ def test_targets(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=message):
             resolve(target, tmp_path)
+    (tmp_path / "broken.py").write_text("def build(:\n")
+    (tmp_path / "raises.py").write_text("import json\n\ndef build():\n    return json.loads('{')\n")
+    (tmp_path / "imports.py").write_text("import no_such_module_here\n")
+    for target, message in [
+        ("broken.py:build", "SyntaxError"),
+        ("imports.py:build", r"failed at imports\.py:1: Module"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            resolve(target, tmp_path)
+    with pytest.raises(UserError, match=r"the factory 'build' failed at .*: JSONDecodeError"):
+        call_with(resolve("raises.py:build", tmp_path), {})
     with pytest.raises(UserError, match="asks for"):
         call_with(lambda nothing: nothing, {"lm": 1})
 
@@ -96,5 +116,8 @@ def test_stages() -> None:
         make_optimizer("gepa", {})
     with pytest.raises(UserError, match="has no option 'step'"):
         make_optimizer("optoprime", {"step": 2})
+    for options in ({"temperature": 9}, {"mask": ["codee"]}, {"budget_tokens": 5}, {"max_tokens": 0}):
+        with pytest.raises(UserError):
+            make_optimizer("optoprime", options)
     with pytest.raises(UserError, match="steps"):
         make_optimizer("optoprime", {"steps": "many"})

@@ -32,6 +32,13 @@ def test_payloads_are_stored_once_and_checked() -> None:
             journal.get("0" * 64)
 
 
+def test_a_lone_surrogate_is_stored_and_read_again() -> None:
+    with Journal.memory() as journal:
+        journal.add_event("odd", text="\ud800")
+        assert journal.events("odd") == [{"text": "\ud800"}]
+        assert journal.get(journal.put("\ud800")) == "\ud800"
+
+
 def test_canonical_json_refuses_nan_and_ignores_key_order() -> None:
     assert canonical_json({"b": 1, "a": 2}) == '{"a":2,"b":1}'
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -112,6 +119,12 @@ def test_another_schema_version_is_refused(tmp_path: Path) -> None:
     db.commit()
     db.close()
     with pytest.raises(StorageError, match="schema version 99"):
+        Journal.open(tmp_path)
+
+
+def test_a_lock_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "writer.lock").mkdir()
+    with pytest.raises(StorageError, match="cannot write in the run directory"):
         Journal.open(tmp_path)
 
 
