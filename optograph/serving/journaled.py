@@ -116,6 +116,6 @@ class JournaledLM(BaseLM):
                 error=error,
                 prompt_tokens=usage.prompt_tokens,
                 completion_tokens=usage.completion_tokens,
-                latency_s=latency_s,
+                latency_s=latency_s if completion is None else completion.latency_s,
             )
         )
