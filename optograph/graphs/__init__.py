@@ -14,7 +14,6 @@ from optograph.graphs.opinfo import OpInfo
 from optograph.graphs.parameter import Parameter, run_scope
 from optograph.graphs.propagation import Subgraph, propagate
 from optograph.graphs.rendering import Rendering, render
-from optograph.graphs.showing import SECTIONS
 from optograph.graphs.showing import escape, unescape
 from optograph.graphs.snapshot import as_value, to_plain, trace_from_json, trace_to_json
 from optograph.graphs.spec import BoolSpec, ChoiceSpec, FloatSpec, IntSpec, Spec, TextSpec
@@ -25,7 +24,6 @@ from optograph.graphs.trace import Node, ParameterRecord, Trace
 from optograph.graphs.value import Value, attribute
 
 __all__ = [
-    "SECTIONS",
     "BoolSpec",
     "Candidate",
     "Change",

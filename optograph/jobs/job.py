@@ -56,6 +56,8 @@ class TaskSection(Section):
     expected: str | None = "label"
     id: str = "id"
     rows_key: str | None = None
+    disjoint: bool = True
+    """Whether an input in two splits is an error."""
     scorer: str = "exact"
     """``exact``, ``choice``, ``numeric``, ``regex``, or ``FILE.py:FUNCTION`` taking (expected, output)."""
     scorer_options: dict[str, Any] = {}

@@ -134,6 +134,7 @@ def load_task(section: TaskSection, base: Path) -> Task:
         test=SealedSplit(_split(section, section.test, base)),
         scorer=_scorer(section, base),
         name=section.name,
+        disjoint=section.disjoint,
     )
 
 

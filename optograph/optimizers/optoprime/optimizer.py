@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from optograph.errors import UserError
 from optograph.evals import Evaluation, Trial, answers_of
-from optograph.graphs import SECTIONS, Candidate, DemosSpec, Parameter, Subgraph, TextSpec, render
+from optograph.graphs import Candidate, DemosSpec, Parameter, Subgraph, TextSpec, render
+from optograph.graphs.showing import SECTIONS
 from optograph.optimizers.base import Optimizer, OptimizerContext
 from optograph.optimizers.optoprime.answer import Answer
 from optograph.optimizers.optoprime.memory import Memory, MemoryEntry
