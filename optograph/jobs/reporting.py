@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optograph.evals import Evaluation, Example, ExampleResult, bootstrap_mean, majority_baseline
-from optograph.graphs import to_plain
+from optograph.graphs import Feedback, to_plain
 from optograph.jobs.tracing import trace_view
 from optograph.report import (
     Baseline,
@@ -132,9 +132,10 @@ def _steps(journal: Journal) -> list[StepRow]:
     """Return the decisions in order, with the proposals in between that never came to a test on dev."""
     decisions = journal.decisions()
     dropped = [one for one in journal.events("optoprime.step") if one["result"] != "nominated"]
+    scores = _dev_scores(journal)
     rows: list[StepRow] = []
     for number, decision in enumerate(decisions, 1):
-        rows.append(_step(journal, decision))
+        rows.append(_step(decision, list(scores.get(decision.candidate, {}).values())))
         rows.extend(_dropped(one, decision) for one in dropped if one["after"] == number)
     return rows
 
@@ -154,14 +155,17 @@ def _dropped(event: Mapping[str, Any], last: DecisionRow) -> StepRow:
     )
 
 
-def _step(journal: Journal, row: DecisionRow) -> StepRow:
-    scores = [
-        one.feedback["score"]
-        for one in journal.evaluations()
-        if one.candidate == row.candidate and one.split == "dev" and one.feedback is not None
-    ]
-    numbers = [float(score) for score in scores if isinstance(score, int | float)]
-    interval = bootstrap_mean(numbers) if numbers else None
+def _dev_scores(journal: Journal) -> dict[str, dict[str, float]]:
+    """Return the dev scores of each candidate by example."""
+    scores: dict[str, dict[str, float]] = {}
+    for row in journal.evaluations():
+        if row.split == "dev" and row.feedback is not None:
+            scores.setdefault(row.candidate, {})[row.example] = Feedback.from_json(row.feedback).total
+    return scores
+
+
+def _step(row: DecisionRow, scores: list[float]) -> StepRow:
+    interval = bootstrap_mean(scores) if scores else None
     incumbent = row.score if row.verdict in ("accepted", "seed") else row.incumbent_score
     return StepRow(
         step=row.step,
