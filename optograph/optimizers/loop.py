@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -27,7 +27,6 @@ class LoopEvent:
         step: Acceptance tests so far.
         total: Acceptance tests expected.
         verdict: The verdict, where there is one.
-        incumbent_score: The incumbent's dev score, where it is known.
     """
 
     kind: str
@@ -35,7 +34,6 @@ class LoopEvent:
     step: int
     total: int
     verdict: Verdict | None = None
-    incumbent_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,5 +198,4 @@ class Loop:
 
     def _tell(self, kind: str, verdict: Verdict | None = None) -> None:
         if self.observer is not None:
-            scores: Sequence[float | None] = (verdict.score,) if verdict is not None else (None,)
-            self.observer(LoopEvent(kind, self.optimizer.name, self._step, self.optimizer.rounds(), verdict, scores[0]))
+            self.observer(LoopEvent(kind, self.optimizer.name, self._step, self.optimizer.rounds(), verdict))

@@ -144,7 +144,8 @@ def test_sensor_by_a_scripted_model(tmp_path: Path) -> None:
         result = run(
             "sensor", tmp_path / "run", models, f"models.optimizer=vllm/tiny@{server.url}", "optimizer.steps=3"
         )
-        assert "between -50.0 and 50.0" in server.received[-1].body["messages"][-1]["content"] or server.calls >= 3
+        repair = server.received[-2].body["messages"][-1]["content"]
+    assert "offset: must be a number between -50.0 and 50.0, got -60" in repair
     assert result.best.values == {"gain": 1.8, "offset": -12.5}
     assert result.test[1].mean == 0.0
 

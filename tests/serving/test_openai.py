@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -258,13 +259,15 @@ def test_no_proxy_is_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_model_that_nobody_closed_leaves_no_warning() -> None:
-    with LoopbackServer("ok") as server:
+    with LoopbackServer("ok") as server, warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
         lm = connect(server)
         lm("hi")
         del lm
         gc.collect()
         time.sleep(0.05)
         gc.collect()
+    assert [str(one.message) for one in seen] == []
 
 
 def test_a_closed_model_can_be_used_again() -> None:
