@@ -43,3 +43,15 @@ class BudgetExceeded(OptographError):
 
 class StorageError(OptographError):
     """The run directory cannot be read or written."""
+
+
+class RunStopped(OptographError):
+    """A run ended on request before it was finished; it can be resumed.
+
+    Attributes:
+        interrupted: Whether a signal asked for it (Ctrl-C), and not the stop file.
+    """
+
+    def __init__(self, message: str, *, interrupted: bool = False) -> None:
+        super().__init__(message)
+        self.interrupted = interrupted
