@@ -5,7 +5,8 @@ OptographError
 ├── ModelError       the model's answer cannot be used
 ├── ServingError     the endpoint failed: retry it, or repair the server
 ├── BudgetExceeded   the budget is spent; nothing more was called
-└── StorageError     the run directory cannot be read or written
+├── StorageError     the run directory cannot be read or written
+└── RunStopped       the run was asked to end; it can be resumed
 """
 
 from __future__ import annotations

@@ -11,7 +11,14 @@ from typing import Any
 
 from optograph.agents import recording_calls
 from optograph.context import call_context
-from optograph.errors import BudgetExceeded, OptographError, ServingError, UserError
+from optograph.errors import (
+    BudgetExceeded,
+    OptographError,
+    RunStopped,
+    ServingError,
+    StorageError,
+    UserError,
+)
 from optograph.evals.task import Example, Task
 from optograph.evals.threads import in_thread
 from optograph.evals.trial import Evaluation, ExampleResult, Trial
@@ -27,12 +34,17 @@ from optograph.graphs import (
     trace_to_json,
 )
 from optograph.serving import CallEvent, counting_draws, observing, run_sync
-from optograph.storage import CandidateRow, EvaluationRow, Journal
+from optograph.stopping import StopRequest
+from optograph.storage import Batch, CandidateRow, EvaluationRow, Journal
 
 Workflow = Callable[..., Any]
 Progress = Callable[[int, int], None]
 
 INFRASTRUCTURE_TRIES = 2
+SYSTEMIC = frozenset({"down", "replay_miss"})
+"""Kinds of `ServingError` that concern every example, so that the run ends instead of going on without scores."""
+
+_ENDS_RUN = (UserError, BudgetExceeded, RunStopped, StorageError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +70,15 @@ class _Cost:
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    truncated: int = 0
 
     def __call__(self, event: CallEvent) -> None:
         self.calls += 1
         if event.completion is not None:
             self.prompt_tokens += event.completion.usage.prompt_tokens
             self.completion_tokens += event.completion.usage.completion_tokens
+            # One token is asked for where only its log-probabilities matter.
+            self.truncated += event.request.max_tokens > 1 and "length" in event.completion.finish_reasons
 
 
 @dataclass
@@ -81,6 +96,7 @@ class Evaluator:
         journal: Where evaluations are recorded and read again.
         options: Concurrency and deadline.
         progress: Called with (done, total) as examples finish.
+        stop: When it says so, no further example is begun.
     """
 
     workflow: Workflow
@@ -89,13 +105,15 @@ class Evaluator:
     journal: Journal = field(default_factory=Journal.memory)
     options: EvaluatorOptions = field(default_factory=EvaluatorOptions)
     progress: Progress | None = None
+    stop: StopRequest = field(default_factory=StopRequest)
 
     def evaluate(self, trials: Sequence[Trial]) -> list[Evaluation]:
         """Run the trials and return one evaluation each, in their order.
 
         Raises:
             BudgetExceeded: The budget was spent on the way; finished examples stay journalled.
-            ServingError: No example of a trial could be run at all.
+            RunStopped: The run was asked to end; likewise.
+            ServingError: The endpoint is down, or no example of a trial could be run at all.
             UserError: An example or a parameter of a candidate is unknown.
         """
         return run_sync(self.aevaluate(trials))
@@ -112,16 +130,7 @@ class Evaluator:
         return run_sync(self._run(candidate_trials, work))
 
     async def _run(self, trials: Sequence[Trial], work: list[tuple[Trial, Example]]) -> list[Evaluation]:
-        for trial in trials:
-            self._check(trial)
-            self.journal.add_candidate(
-                CandidateRow(
-                    id=trial.candidate.id,
-                    parents=trial.candidate.parents,
-                    origin=trial.candidate.origin,
-                    values=self.journal.put(trial.candidate.to_json()["values"]),
-                )
-            )
+        await self._announce(trials)
         gate = asyncio.Semaphore(self.options.concurrency)
         done = 0
         failure: BaseException | None = None
@@ -132,6 +141,7 @@ class Evaluator:
                 if failure is not None:
                     return None
                 try:
+                    self.stop.check()
                     result = await self._result(trial, example)
                 except Exception as error:  # noqa: BLE001 - raised below, when what is in flight has ended
                     failure = failure or error
@@ -151,6 +161,18 @@ class Evaluator:
                 raise ServingError(f"no example could be evaluated: {evaluation.results[0].error}", kind="systemic")
         return evaluations
 
+    async def _announce(self, trials: Sequence[Trial]) -> None:
+        """Check the trials and record their candidates."""
+        batch = self.journal.batch()
+        for trial in trials:
+            self._check(trial)
+            values = batch.put(trial.candidate.to_json()["values"])
+            candidate = trial.candidate
+            batch.add_candidate(
+                CandidateRow(id=candidate.id, parents=candidate.parents, origin=candidate.origin, values=values)
+            )
+        await batch.acommit()
+
     def _check(self, trial: Trial) -> None:
         unknown = sorted(set(trial.candidate.values) - set(self.parameters))
         if unknown:
@@ -160,15 +182,17 @@ class Evaluator:
         row = self.journal.find_evaluation(trial.candidate.id, trial.split, example.id, trial.repeat)
         if row is not None and (row.subgraph is not None or not trial.want_trace):
             return self._from_row(row)
-        result = await self._attempt(trial, example)
+        batch = self.journal.batch()
+        result = await self._attempt(trial, example, batch)
         for _ in range(INFRASTRUCTURE_TRIES - 1):
             if result.feedback is not None:
                 break
-            result = await self._attempt(trial, example)
-        self.journal.add_evaluation(self._to_row(trial, result))
+            result = await self._attempt(trial, example, batch)
+        batch.add_evaluation(self._to_row(trial, result, batch))
+        await batch.acommit()
         return result
 
-    async def _attempt(self, trial: Trial, example: Example) -> ExampleResult:
+    async def _attempt(self, trial: Trial, example: Example, batch: Batch) -> ExampleResult:
         cost, started = _Cost(), time.monotonic()
         output: Any = None
         feedback: Feedback | None = None
@@ -185,7 +209,7 @@ class Evaluator:
                 async with asyncio.timeout(self.options.deadline_s) as deadline:
                     output = await self._call(example)
                 feedback = self._score(example, output)
-            except (UserError, BudgetExceeded):
+            except _ENDS_RUN:
                 raise
             except Exception as failure:  # noqa: BLE001 - what a workflow raises is this example's failure, not the job's
                 if isinstance(failure, TimeoutError) and deadline.expired():
@@ -193,7 +217,7 @@ class Evaluator:
                     feedback = Feedback(score=0.0, text=error, failure_type="timeout")
                 else:
                     output, feedback, error = _failed(failure)
-            subgraph, trace = self._evidence(trial, output, feedback)
+            subgraph, trace = self._evidence(trial, output, feedback, batch)
         return ExampleResult(
             example=example.id,
             feedback=feedback,
@@ -205,6 +229,7 @@ class Evaluator:
             prompt_tokens=cost.prompt_tokens,
             completion_tokens=cost.completion_tokens,
             seconds=time.monotonic() - started,
+            truncated=cost.truncated,
         )
 
     async def _call(self, example: Example) -> Any:
@@ -223,23 +248,27 @@ class Evaluator:
             # A scorer that fails says nothing about the workflow, and would score every candidate 0.
             raise UserError(f"the scorer failed on example {example.id!r}: {type(error).__name__}: {error}") from error
         if not isinstance(feedback, Feedback) or feedback.score is None:
-            raise UserError(f"the scorer must return a Feedback with a score for example {example.id!r}, not {feedback!r}")
+            raise UserError(
+                f"the scorer must return a Feedback with a score for example {example.id!r}, not {feedback!r}"
+            )
         return feedback
 
-    def _evidence(self, trial: Trial, output: Any, feedback: Feedback | None) -> tuple[str | None, str | None]:
+    def _evidence(
+        self, trial: Trial, output: Any, feedback: Feedback | None, batch: Batch
+    ) -> tuple[str | None, str | None]:
         if not trial.want_trace or feedback is None or not isinstance(output, Value):
             return None, None
         subgraph = propagate(output, feedback, list(self.parameters.values()))
-        return self.journal.put(subgraph.to_json()), self.journal.put(trace_to_json(output))
+        return batch.put(subgraph.to_json()), batch.put(trace_to_json(output))
 
-    def _to_row(self, trial: Trial, result: ExampleResult) -> EvaluationRow:
+    def _to_row(self, trial: Trial, result: ExampleResult, batch: Batch) -> EvaluationRow:
         return EvaluationRow(
             candidate=trial.candidate.id,
             split=trial.split,
             example=result.example,
             repeat=trial.repeat,
             feedback=None if result.feedback is None else result.feedback.to_json(),
-            output=self.journal.put(result.output),
+            output=batch.put(result.output),
             subgraph=result.subgraph,
             trace=result.trace,
             error=result.error,
@@ -247,6 +276,7 @@ class Evaluator:
             prompt_tokens=result.prompt_tokens,
             completion_tokens=result.completion_tokens,
             seconds=result.seconds,
+            truncated=result.truncated,
         )
 
     def _from_row(self, row: EvaluationRow) -> ExampleResult:
@@ -261,6 +291,7 @@ class Evaluator:
             prompt_tokens=row.prompt_tokens,
             completion_tokens=row.completion_tokens,
             seconds=row.seconds,
+            truncated=row.truncated,
         )
 
 
@@ -271,7 +302,7 @@ def _failed(failure: Exception) -> tuple[Any, Feedback | None, str]:
     if isinstance(failure, OpError):
         output = failure.value
         original = failure.original or failure
-    if isinstance(original, UserError | BudgetExceeded):
+    if isinstance(original, _ENDS_RUN) or (isinstance(original, ServingError) and original.kind in SYSTEMIC):
         raise original
     kind = type(original).__name__
     error = f"{kind}: {original}" if str(original) else kind

@@ -42,6 +42,7 @@ class ExampleResult:
         prompt_tokens: Tokens sent.
         completion_tokens: Tokens received.
         seconds: Wall-clock time.
+        truncated: Answers that were cut off at their token limit.
     """
 
     example: str
@@ -54,6 +55,7 @@ class ExampleResult:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+    truncated: int = 0
 
     @property
     def score(self) -> float | None:

@@ -19,7 +19,7 @@ from optograph.graphs.snapshot import as_value, to_plain, trace_from_json, trace
 from optograph.graphs.spec import BoolSpec, ChoiceSpec, FloatSpec, IntSpec, Spec, TextSpec
 from optograph.graphs.spec_code import CodeSpec
 from optograph.graphs.spec_data import DemosSpec, JsonSpec, ModelSpec, infer_spec
-from optograph.graphs.state import Tape, allow_unsandboxed, annotate, applying, no_tracing, tracing
+from optograph.graphs.state import Tape, allow_unsandboxed, annotate, applying, no_tracing, sandboxed_in, tracing
 from optograph.graphs.trace import Node, ParameterRecord, Trace
 from optograph.graphs.value import Value, attribute
 
@@ -64,6 +64,7 @@ __all__ = [
     "propagate",
     "render",
     "run_scope",
+    "sandboxed_in",
     "to_graphviz",
     "to_mermaid",
     "to_plain",

@@ -1,4 +1,4 @@
-"""The code of trainable ops: author's source as a parameter, changed source compiled once and only on permission."""
+"""The code of trainable ops: the author's source as a parameter; changed source runs in the sandbox."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import textwrap
 from collections.abc import Callable
 from functools import lru_cache
 from types import CodeType, FunctionType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from optograph.errors import UserError
 from optograph.graphs.parameter import Parameter
 from optograph.graphs.spec_code import CodeSpec
+from optograph.graphs.state import Scope
+
+if TYPE_CHECKING:
+    from optograph.sandbox import Sandbox
 
 _CACHED_VERSIONS = 64
 
@@ -51,22 +55,27 @@ class TrainableCode:
         self._author = Target(function, function.__code__, source)
         self._author_text: str = self.parameter.base
         self._compiled = lru_cache(maxsize=_CACHED_VERSIONS)(self._compile)
+        self._locked = lru_cache(maxsize=_CACHED_VERSIONS)(self._lock)
 
-    def target(self, text: str, unsandboxed: bool) -> Target:
-        """Return what to run for one value of the code parameter.
+    def target(self, text: str, scope: Scope) -> Target:
+        """Return what to run for one value of the code parameter: the author's code here, other code in the sandbox.
 
-        Raises:
-            UserError: The code is not the author's, and nobody allowed to run it here.
+        Args:
+            text: The value.
+            scope: What is open here: a permission to run changed code in this process, a sandbox to use.
         """
         if text == self._author_text:
             return self._author
-        if not (unsandboxed or self._allowed):
-            raise UserError(
-                f"the code of {self.parameter.name!r} was changed, and this version has no sandbox to run it in "
-                "(one comes later): if you trust the code, use @op(trainable=True, allow_unsandboxed=True) or "
-                "`with allow_unsandboxed():`"
-            )
-        return self._compiled(text)
+        if scope.unsandboxed or self._allowed:
+            return self._compiled(text)
+        return self._locked(text, scope.sandbox)
+
+    def _lock(self, text: str, sandbox: Sandbox | None) -> Target:
+        from optograph.graphs.sandboxed import SandboxedCode
+
+        code = SandboxedCode(text, self._function, self.parameter.name or "", sandbox)
+        run = code.run_async if inspect.iscoroutinefunction(self._function) else code.run
+        return Target(run, None, text)
 
     def _compile(self, text: str) -> Target:
         function = self._function

@@ -86,7 +86,7 @@ class _Plan:
         leaf = self.code.parameter._node()
         if frame.reads is not None:
             frame.reads[leaf] = None
-        return self.code.target(leaf._data, frame.scope.unsandboxed)
+        return self.code.target(leaf._data, frame.scope)
 
     def finish(self, call: _Call, frame: Frame, outer: Frame, data: Any) -> Value:
         """Return the value of a call that succeeded."""
@@ -145,8 +145,9 @@ def op(
         function: The function; leave it out to give options.
         name: Name shown in the graph; the function's own where None.
         description: What it does; the docstring where None.
-        trainable: Make the source a code parameter (`NAME.code`) with the signature pinned.
-        allow_unsandboxed: Run changed code in this process; see `optograph.graphs.allow_unsandboxed`.
+        trainable: Make the source a code parameter (`NAME.code`) with the signature pinned. Changed code runs in the
+            sandbox (`optograph.sandbox`): arguments and result must be plain data.
+        allow_unsandboxed: Run changed code in this process, not in the sandbox; see `allow_unsandboxed`.
         source: The source, where Python cannot retrieve it.
 
     Raises:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
-from optograph.errors import BudgetExceeded, OptographError, ServingError, StorageError, UserError
+from optograph.errors import BudgetExceeded, OptographError, RunStopped, ServingError, StorageError, UserError
+from optograph.sandbox.errors import SandboxError
 
 if TYPE_CHECKING:
     from optograph.graphs.value import Value
 
-PASS_THROUGH = (UserError, ServingError, BudgetExceeded, StorageError)
+PASS_THROUGH = (UserError, ServingError, BudgetExceeded, StorageError, RunStopped)
 """Errors that are nobody's work in the graph: they leave an op as they are."""
 
 
@@ -42,6 +43,8 @@ def error_record(op_name: str, error: BaseException, code: CodeType | None, sour
         code: Code object of the op's function, or None for a built-in.
         source: Source that `code` was compiled from, starting at its first line; may be empty.
     """
+    if isinstance(error, SandboxError):
+        return _sandboxed_record(op_name, error, source)
     lineno = None
     traceback = error.__traceback__
     while traceback is not None:
@@ -57,6 +60,18 @@ def error_record(op_name: str, error: BaseException, code: CodeType | None, sour
             mark = f"{type(error).__name__}: {message}" if message else type(error).__name__
             record["line"] = f"{lines[offset].strip()}  # <--- {mark}"
             record["lineno"] = offset + 1
+    return record
+
+
+def _sandboxed_record(op_name: str, error: SandboxError, source: str) -> dict[str, Any]:
+    """Return what is known of an error in the sandbox, where the traceback is another process's."""
+    name = error.type or type(error).__name__
+    record: dict[str, Any] = {"error": name, "message": error.message, "op": op_name}
+    lines = source.splitlines()
+    if error.line is not None and 0 < error.line <= len(lines):
+        mark = f"{name}: {error.message}" if error.message else name
+        record["line"] = f"{lines[error.line - 1].strip()}  # <--- {mark}"
+        record["lineno"] = error.line
     return record
 
 

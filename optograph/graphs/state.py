@@ -14,6 +14,7 @@ from optograph.graphs.shown import shown
 
 if TYPE_CHECKING:
     from optograph.graphs.value import Value
+    from optograph.sandbox import Sandbox
 
 
 class Tape:
@@ -47,12 +48,13 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The scopes that are open here: recording or not, tapes, candidates, permission to run changed code."""
+    """The scopes that are open here: recording or not, tapes, candidates, where changed code runs."""
 
     recording: bool = True
     tapes: tuple[Tape, ...] = ()
     applied: Applied | None = None
     unsandboxed: bool = False
+    sandbox: Sandbox | None = None
 
     def hear(self, value: Value) -> None:
         """Put a value on every tape."""
@@ -157,6 +159,17 @@ def applying(candidate: Candidate | Mapping[str, Any]) -> Iterator[Candidate]:
 def allow_unsandboxed() -> Iterator[None]:
     """Let changed code of trainable ops run in this very process within this block."""
     with _scoped(unsandboxed=True):
+        yield
+
+
+@contextmanager
+def sandboxed_in(sandbox: Sandbox) -> Iterator[None]:
+    """Let changed code of trainable ops run in this sandbox within this block: with its limits and its imports.
+
+    Args:
+        sandbox: The sandbox; without this, one of the process's own is used.
+    """
+    with _scoped(sandbox=sandbox, unsandboxed=False):
         yield
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from optograph.jobs.books import best_candidate
 from optograph.jobs.job import Job, load_job
-from optograph.jobs.optimize import RunOptions, RunResult, SilentView, View, optimize
-from optograph.jobs.run import load_task, run_job
+from optograph.jobs.optimize import optimize
+from optograph.jobs.options import RunOptions, RunResult, SilentView, View
+from optograph.jobs.run import load_task, resume_job, run_job
 
 __all__ = [
     "Job",
@@ -12,8 +14,10 @@ __all__ = [
     "RunResult",
     "SilentView",
     "View",
+    "best_candidate",
     "load_job",
     "load_task",
     "optimize",
+    "resume_job",
     "run_job",
 ]

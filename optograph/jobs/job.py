@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from optograph.errors import UserError
+from optograph.serving import BudgetLimits, Price, PriceTable, RoleLimits
+from optograph.serving.limits import ROLES
 
 _FORMS = ("str", "SplitSource", "Named")
 """What pydantic puts into an error's place to name the form of a key that is a text or a table."""
@@ -115,12 +119,33 @@ class AcceptanceSection(Section):
     confidence: float = Field(default=0.8, ge=0.5, lt=1)
 
 
-class BudgetSection(Section):
-    """What the search may use; the final test is not part of it."""
+class RoleBudgetSection(Section):
+    """What one role may use within the run's budget."""
 
     calls: int | None = Field(default=None, gt=0)
     tokens: int | None = Field(default=None, gt=0)
-    minutes: float | None = Field(default=None, gt=0)
+    usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+
+class BudgetSection(Section):
+    """What the run may use, the final test included."""
+
+    calls: int | None = Field(default=None, gt=0)
+    tokens: int | None = Field(default=None, gt=0)
+    usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """US dollars; needs a price for each model that is not local."""
+    minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Active minutes, summed over restarts."""
+    task: RoleBudgetSection = RoleBudgetSection()
+    optimizer: RoleBudgetSection = RoleBudgetSection()
+    judge: RoleBudgetSection = RoleBudgetSection()
+
+
+class PriceSection(Section):
+    """What a model costs, in US dollars per million tokens."""
+
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
 
 
 class Job(Section):
@@ -135,8 +160,20 @@ class Job(Section):
     evaluation: EvaluationSection = EvaluationSection()
     acceptance: AcceptanceSection = AcceptanceSection()
     budget: BudgetSection = BudgetSection()
+    prices: dict[str, PriceSection] = {}
+    """By model string, or pattern with ``*``."""
     parameters: dict[str, Any] = {}
     """Starting values of the workflow's parameters, by name."""
+
+    def limits(self) -> BudgetLimits:
+        """Return the budget as the ledger takes it."""
+        budget = self.budget
+        roles = {role: RoleLimits(**getattr(budget, role).model_dump()) for role in ROLES}
+        return BudgetLimits(budget.calls, budget.tokens, budget.usd, budget.minutes, roles)
+
+    def price_table(self) -> PriceTable:
+        """Return the prices that the job gives."""
+        return PriceTable({model: Price(one.input, one.output) for model, one in self.prices.items()})
 
 
 def load_job(path: str | Path, overrides: list[str] | None = None) -> Job:
@@ -159,10 +196,31 @@ def load_job(path: str | Path, overrides: list[str] | None = None) -> Job:
     for override in overrides or []:
         _apply(data, override)
     data.setdefault("name", file.stem)
+    return _validated(data, repr(str(file)))
+
+
+def job_from(data: Mapping[str, Any], overrides: Sequence[str], where: str) -> Job:
+    """Make a job from JSON data with overrides, as ``load_job`` does from a file.
+
+    Args:
+        data: A job as ``Job.model_dump`` gives it.
+        overrides: ``section.key=value`` strings.
+        where: Where the data comes from, for messages.
+
+    Raises:
+        UserError: A key or value is wrong.
+    """
+    changed = copy.deepcopy(dict(data))
+    for override in overrides:
+        _apply(changed, override)
+    return _validated(changed, where)
+
+
+def _validated(data: dict[str, Any], where: str) -> Job:
     try:
         job = Job.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{str(file)!r}: {_explain(error)}") from error
+        raise UserError(f"{where}: {_explain(error)}") from error
     if job.name is None or not RUN_NAME.fullmatch(job.name):
         raise UserError(f"run name {job.name!r} must be letters, digits, '.', '_' or '-', at most 64: set `name`")
     return job
@@ -176,9 +234,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    first, _, rest = key.strip().partition(".")
-    # Names of parameters hold dots themselves, so only the first one separates here.
-    *sections, last = [first, rest] if first == "parameters" else key.strip().split(".")
+    *sections, last = _parts(key.strip())
     table = data
     for section in sections:
         inner = table.setdefault(section, {})
@@ -186,6 +242,17 @@ def _apply(data: dict[str, Any], override: str) -> None:
             raise UserError(f"cannot set {key!r}: {section!r} is no table in the job file")
         table = inner
     table[last] = value
+
+
+def _parts(key: str) -> list[str]:
+    """Split a dotted key; names of parameters and of models hold dots themselves."""
+    first, _, rest = key.partition(".")
+    if first == "parameters":
+        return [first, rest]
+    model, separator, last = rest.rpartition(".")
+    if first == "prices" and separator:
+        return [first, model.strip("\"'"), last]
+    return key.split(".")
 
 
 def _explain(error: ValidationError) -> str:
@@ -212,7 +279,7 @@ def _explain(error: ValidationError) -> str:
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     model: Any = Job
-    for part in location:
+    for part in location[:1] if location[:1] == ("prices",) else location:
         field = getattr(model, "model_fields", {}).get(part)
         forms = get_args(field.annotation) if field is not None else ()
         model = next((form for form in forms if hasattr(form, "model_fields")), field and field.annotation)

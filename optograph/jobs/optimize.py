@@ -2,99 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from optograph.agents import Module, Step
-from optograph.errors import UserError
-from optograph.evals import Evaluation, Evaluator, EvaluatorOptions, Interval, Task, Trial, paired_bootstrap
+from optograph.errors import BudgetExceeded, UserError
+from optograph.evals import Evaluation, Evaluator, Task, Trial, paired_bootstrap
 from optograph.graphs import Candidate, Parameter
+from optograph.jobs.books import Books, best_candidate, open_books
+from optograph.jobs.fingerprint import describe_optimizer, fingerprint_of, local_sources
+from optograph.jobs.options import RunOptions, RunResult, SilentView, View
 from optograph.jobs.stages import make_sequence
-from optograph.optimizers import AcceptanceRule, Loop, LoopEvent, LoopResult, Optimizer, OptimizerContext
-from optograph.serving import LM, Budget, BudgetLimits, JournaledLM
+from optograph.optimizers import Loop, LoopResult, Optimizer, OptimizerContext
+from optograph.serving import LM, Budget, Need, run_sync
 from optograph.storage import Journal
-
-
-class View(Protocol):
-    """Watches a run."""
-
-    def loop(self, event: LoopEvent) -> None:
-        """Told what the loop does."""
-
-    def progress(self, done: int, total: int) -> None:
-        """Told as examples finish."""
-
-    def phase(self, text: str) -> None:
-        """Told which part of the run begins."""
-
-    def spent(self, calls: int, tokens: int) -> None:
-        """Told what has been spent so far."""
-
-
-class SilentView:
-    """Shows nothing."""
-
-    def loop(self, event: LoopEvent) -> None:
-        """Ignore it."""
-
-    def progress(self, done: int, total: int) -> None:
-        """Ignore it."""
-
-    def phase(self, text: str) -> None:
-        """Ignore it."""
-
-    def spent(self, calls: int, tokens: int) -> None:
-        """Ignore it."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How a run is done.
-
-    Attributes:
-        seed: Seed of all randomness.
-        evaluation: Concurrency and deadline.
-        rule: How sure an acceptance must be.
-        limits: Budget of the search (the final test is not part of it).
-        run_dir: Directory of the journal and the report; None keeps everything in memory and writes no report.
-        title: Heading of the report.
-        workflow_name: Where the workflow comes from, for the report.
-    """
-
-    seed: int = 0
-    evaluation: EvaluatorOptions = field(default_factory=EvaluatorOptions)
-    rule: AcceptanceRule = field(default_factory=AcceptanceRule)
-    limits: BudgetLimits = field(default_factory=BudgetLimits)
-    run_dir: Path | None = None
-    title: str = ""
-    workflow_name: str = ""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run found.
-
-    Attributes:
-        best: The accepted candidate.
-        start: The candidate it began with.
-        status: ``"finished"`` or ``"budget"``.
-        dev: Evaluations of start and best on the dev split.
-        test: Evaluations of start and best on the sealed test.
-        difference: Best minus start on the sealed test, paired by example, with its 95 % interval.
-        report: Path of the HTML report, or None.
-    """
-
-    best: Candidate
-    start: Candidate
-    status: str
-    dev: tuple[Evaluation | None, Evaluation | None]
-    test: tuple[Evaluation, Evaluation]
-    difference: Interval
-    report: Path | None = None
 
 
 @dataclass
@@ -105,13 +28,21 @@ class Session:
     task: Task
     optimizer: Optimizer
     options: RunOptions
-    journal: Journal
-    budget: Budget
+    books: Books
     parameters: Mapping[str, Parameter]
-    optimizer_lm: LM | None
     view: View
+    optimizer_lm: LM | None = None
     models: dict[str, LM] = field(default_factory=dict)
-    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def journal(self) -> Journal:
+        """The run's journal."""
+        return self.books.journal
+
+    @property
+    def budget(self) -> Budget:
+        """The run's ledger."""
+        return self.books.budget
 
 
 def optimize(
@@ -127,6 +58,9 @@ def optimize(
     budget: Budget | None = None,
 ) -> RunResult:
     """Improve a workflow on a task, and say on the sealed test what that was worth.
+
+    A run directory that holds this run already is continued: with the same inputs and a deterministic model it comes to
+    the result that it would have had without the interruption, and no finished call is made twice.
 
     Args:
         workflow: Module or callable; an example's input becomes its keyword arguments. Its parameters hold the best
@@ -145,38 +79,33 @@ def optimize(
         The best candidate and its scores.
 
     Raises:
-        UserError: Something in the call is wrong.
+        UserError: Something in the call is wrong, or the run directory holds a run with other inputs.
         ServingError: The model's endpoint is down.
+        BudgetExceeded: The budget does not cover the final test.
+        RunStopped: The run was asked to end before it was finished.
+        StorageError: The run directory cannot be used.
     """
-    options = options or RunOptions()
-    own = journal is None
-    if own and options.run_dir is not None:
-        refuse_earlier_run(options.run_dir)
-    book = journal or (Journal.memory() if options.run_dir is None else Journal.open(options.run_dir))
-    session = Session(
-        workflow=workflow,
-        task=task,
-        optimizer=_optimizer(optimizer),
-        options=options,
-        journal=book,
-        budget=budget or Budget(options.limits),
-        parameters=_parameters(workflow, parameters),
-        optimizer_lm=None,
-        view=view or SilentView(),
-    )
-    try:
-        with _journaling(session):
-            session.optimizer_lm = _optimizer_lm(session, optimizer_lm)
-            return _run(session)
-    finally:
-        if own:
-            book.close()
+    options, view = options or RunOptions(), view or SilentView()
+    chosen = _parameters(workflow, parameters)
+    made = _optimizer(optimizer)
+    with open_books(options, view, journal, budget) as books:
+        return optimize_with(books, Session(workflow, task, made, options, books, chosen, view), optimizer_lm)
 
 
-def refuse_earlier_run(run_dir: Path) -> None:
-    """Raise ``UserError`` where a directory holds a run already: its evaluations belong to another workflow."""
-    if (run_dir / "journal.db").exists():
-        raise UserError(f"{str(run_dir)!r} holds an earlier run: choose another run directory, or delete it")
+def optimize_with(books: Books, session: Session, optimizer_lm: LM | None) -> RunResult:
+    """Run over books that are open already; the caller's models are entered in them."""
+    with _journaling(session):
+        session.optimizer_lm = _optimizer_lm(session, optimizer_lm)
+        books.check_same_run(_fingerprint(session), session.options.origin)
+        books.keep_source(session.options)
+        return _run(session)
+
+
+def make_session(
+    books: Books, workflow: Any, task: Task, optimizer: Optimizer, options: RunOptions, view: View
+) -> Session:
+    """Gather the parts of a run over all trainable parameters of a workflow."""
+    return Session(workflow, task, optimizer, options, books, _parameters(workflow, None), view)
 
 
 def _run(session: Session) -> RunResult:
@@ -189,15 +118,12 @@ def _run(session: Session) -> RunResult:
         session.journal,
         session.options.evaluation,
         _progress(session),
+        session.books.stop,
     )
     context = OptimizerContext(
         session.parameters, session.task, session.journal, session.optimizer_lm, session.options.seed
     )
-    start = Candidate(
-        {name: one.spec.to_json(one.base) for name, one in session.parameters.items()},
-        origin="starting point",
-    )
-    session.optimizer.bind(context, start)
+    session.optimizer.bind(context, _start(session))
     session.view.phase("search")
     loop = Loop(
         session.optimizer,
@@ -206,12 +132,15 @@ def _run(session: Session) -> RunResult:
         session.options.rule,
         session.view.loop,
         lambda: session.budget.calls,
+        session.budget.limits.to_json(),
+        _FinalTest(session).put_aside,
     )
     found = loop.run()
-    with _unlimited(session.budget):
-        session.view.phase("sealed test")
-        test = _sealed_test(session, evaluator, found)
-        trace = evaluator.evaluate([Trial(found.best, "dev", (session.task.dev[0].id,), want_trace=True)])[0]
+    session.view.phase("sealed test")
+    session.budget.release()
+    session.budget.limits = replace(session.budget.limits, minutes=None)
+    test = _sealed_test(session, evaluator, found)
+    trace = evaluator.evaluate([Trial(found.best, "dev", (session.task.dev[0].id,), want_trace=True)])[0]
     for name, value in found.best.to_json()["values"].items():
         parameter = session.parameters[name]
         parameter.set(parameter.spec.from_json(value))
@@ -223,7 +152,71 @@ def _run(session: Session) -> RunResult:
         test=test,
         difference=paired_bootstrap(test[0].scores, test[1].scores),
     )
-    return write_reports(session, result, trace.results[0])
+    result = write_reports(session, result, trace.results[0])
+    session.books.set_status(found.status)
+    return result
+
+
+@dataclass
+class _FinalTest:
+    """Keeps enough of the budget for the final test, by what the examples of the dev split have cost at most."""
+
+    session: Session
+    _calls: int = 0
+    _tokens: int = 0
+    _seconds: float = 0.0
+
+    def put_aside(self, evaluation: Evaluation) -> None:
+        """Take an evaluation into account, and keep what the test needs for the start and for the best.
+
+        Raises:
+            BudgetExceeded: The rest of the budget does not cover the test.
+        """
+        results, budget = evaluation.results, self.session.budget
+        self._calls = max(self._calls, *(one.calls for one in results))
+        self._tokens = max(self._tokens, *(one.prompt_tokens + one.completion_tokens for one in results))
+        self._seconds = max(self._seconds, sum(one.seconds for one in results) / len(results))
+        examples = 2 * len(self.session.task.test)
+        tokens, spent, left = self._tokens * examples, budget.spent("task"), budget.remaining().seconds
+        usd = 1.25 * (spent.usd or 0.0) * tokens / spent.tokens if spent.tokens else 0.0
+        seconds = self._seconds * examples / self.session.options.evaluation.concurrency
+        # Time is no hard limit: half of what is left is kept at most, and the test may take longer.
+        kept = min(seconds, left / 2) if left is not None else 0.0
+        budget.hold(Need(calls=self._calls * examples, tokens=tokens, usd=usd, seconds=kept))
+
+
+def _start(session: Session) -> Candidate:
+    """Return the starting point: the workflow's own values, or the best of the run that is forked."""
+    values = {name: one.spec.to_json(one.base) for name, one in session.parameters.items()}
+    fork, cache = session.options.fork, session.books.cache
+    if fork is None or cache is None:
+        return Candidate(values, origin="starting point")
+    found = best_candidate(cache)
+    if found is None:
+        raise UserError(f"the run in {str(fork)!r} has accepted no candidate yet, so there is nothing to start from")
+    taken = {}
+    for name, value in found[0].to_json()["values"].items():
+        if name in session.parameters:
+            spec = session.parameters[name].spec
+            taken[name] = spec.to_json(spec.validate(spec.from_json(value)))
+    return Candidate(values | taken, origin=f"best of {fork.name}")
+
+
+def _fingerprint(session: Session) -> Any:
+    options = session.options
+    if options.origin is not None:
+        settings = {key: value for key, value in options.origin.job.items() if key != "name"}
+        source = local_sources(options.origin.base)
+    else:
+        models = {role: run_sync(lm.identity()).key for role, lm in session.models.items()}
+        source = {}
+        settings = {
+            "optimizer": describe_optimizer(session.optimizer),
+            "seed": options.seed,
+            "confidence": options.rule.confidence,
+            "models": models,
+        }
+    return fingerprint_of(session.workflow, session.task, session.parameters, settings, source)
 
 
 def _progress(session: Session) -> Callable[[int, int], None]:
@@ -240,7 +233,12 @@ def _sealed_test(session: Session, evaluator: Evaluator, found: LoopResult) -> t
     trials = [Trial(found.start, "test", ids)]
     if found.best.id != found.start.id:
         trials.append(Trial(found.best, "test", ids))
-    evaluations = evaluator.evaluate_sealed(trials, rows)
+    try:
+        evaluations = evaluator.evaluate_sealed(trials, rows)
+    except BudgetExceeded as error:
+        raise BudgetExceeded(
+            f"the budget ended within the final test ({error}); what was done is kept: resume with a larger budget"
+        ) from error
     return evaluations[0], evaluations[-1]
 
 
@@ -277,8 +275,7 @@ def _journaling(session: Session) -> Iterator[None]:
     wrapped: dict[int, LM] = {}
     for step in _steps(session.workflow):
         before.append((step, step.lm))
-        if not isinstance(step.lm, JournaledLM):
-            step.lm = wrapped.setdefault(id(step.lm), JournaledLM(step.lm, session.journal, session.budget))
+        step.lm = wrapped.setdefault(id(step.lm), session.books.wrap(step.lm))
         session.models.setdefault("task", step.lm)
     try:
         yield
@@ -291,17 +288,5 @@ def _optimizer_lm(session: Session, given: LM | None) -> LM | None:
     lm = given
     if lm is None:
         return session.models.get("task")
-    if not isinstance(lm, JournaledLM):
-        lm = JournaledLM(lm, session.journal, session.budget)
-    session.models["optimizer"] = lm
-    return lm
-
-
-@contextmanager
-def _unlimited(budget: Budget) -> Iterator[None]:
-    """Lift the limits: the final test is told beforehand and is no part of the search's budget."""
-    limits, budget.limits = budget.limits, BudgetLimits()
-    try:
-        yield
-    finally:
-        budget.limits = limits
+    session.models["optimizer"] = session.books.wrap(lm)
+    return session.models["optimizer"]

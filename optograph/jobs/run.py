@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,59 +19,120 @@ from optograph.evals import (
     scorer_by_name,
 )
 from optograph.graphs import allow_unsandboxed
-from optograph.jobs.job import Job, Named, SplitSource, TaskSection
-from optograph.jobs.optimize import RunOptions, RunResult, View, optimize, refuse_earlier_run
+from optograph.jobs.books import JOB, SOURCE, open_books
+from optograph.jobs.job import Job, Named, SplitSource, TaskSection, job_from
+from optograph.jobs.optimize import make_session, optimize_with
+from optograph.jobs.options import Origin, RunOptions, RunResult, SilentView, View
 from optograph.jobs.stages import make_sequence
 from optograph.jobs.targets import call_with, resolve, takes
 from optograph.optimizers import AcceptanceRule, Optimizer
-from optograph.serving import BaseLM, Budget, BudgetLimits, JournaledLM, OpenAILM, load_lm, run_sync
+from optograph.serving import BaseLM, OpenAILM, load_lm, run_sync
 from optograph.storage import Journal, content_hash
 
+FREE_SECTIONS = ("budget", "evaluation")
+"""Sections of a job that say how a run is done and not what it does."""
 
-def run_job(job: Job, base: Path, run_dir: Path, view: View | None = None) -> RunResult:
-    """Run a job.
+
+def run_job(
+    job: Job,
+    base: Path,
+    run_dir: Path,
+    view: View | None = None,
+    *,
+    fork: Path | None = None,
+    replay: Path | None = None,
+    job_file: Path | None = None,
+    changed: Iterable[str] = (),
+) -> RunResult:
+    """Run a job, or go on with it where the run directory holds it already.
 
     Args:
         job: The job.
         base: Folder of the job file; its paths are relative to it.
-        run_dir: Directory of the run; must not hold an earlier run.
+        run_dir: Directory of the run.
         view: Told of progress.
+        fork: Directory of a run to start from.
+        replay: Directory of a run that gives all answers; no endpoint is asked.
+        job_file: The job file, for the record.
+        changed: Dotted names of settings that may differ from those that the run was started with.
 
     Raises:
-        UserError: The job names something that is not there.
+        UserError: The job names something that is not there, or the directory holds a run with other inputs.
         ServingError: A model's endpoint cannot be reached.
+        BudgetExceeded: The budget does not cover the final test.
+        RunStopped: The run was asked to end before it was finished.
         StorageError: The run directory cannot be used.
     """
-    refuse_earlier_run(run_dir)
+    view = view or SilentView()
     optimizer = _make_optimizer(job)
     task = load_task(job.task, base)
     factory = resolve(job.workflow.target, base)
     if not callable(factory):
         raise UserError(f"{job.workflow.target!r} is no function: name one that builds the workflow")
-    limits = BudgetLimits(job.budget.calls, job.budget.tokens, job.budget.minutes)
     task_model, optimizer_model = job.models.task_model(), job.models.optimizer_model()
-    models = _load_models([task_model, optimizer_model] if takes(factory, "lm") else [optimizer_model])
-    try:
-        with Journal.open(run_dir) as journal:
-            journal.add_event("job", job=job.model_dump(mode="json"))
-            budget = Budget(limits)
-            wrapped = {key: JournaledLM(lm, journal, budget) for key, lm in models.items()}
+    origin = Origin(job.model_dump(mode="json"), base, job_file, frozenset(changed))
+    options = _options(job, run_dir, origin, fork, replay)
+    with open_books(options, view) as books:
+        wanted = [task_model, optimizer_model] if takes(factory, "lm") else [optimizer_model]
+        models = _load_models(wanted, preflight=replay is None)
+        try:
+            wrapped = {key: books.wrap(lm) for key, lm in models.items()}
             workflow = call_with(factory, {"lm": wrapped.get(_key(task_model)), "train": task.train})
             _set_parameters(workflow, job.parameters)
             with allow_unsandboxed() if job.workflow.allow_unsandboxed else nullcontext():
-                return optimize(
-                    workflow,
-                    task,
-                    optimizer=optimizer,
-                    optimizer_lm=wrapped[_key(optimizer_model)],
-                    options=_options(job, run_dir, limits),
-                    view=view,
-                    journal=journal,
-                    budget=budget,
-                )
-    finally:
-        for lm in models.values():
-            run_sync(lm.aclose())
+                session = make_session(books, workflow, task, optimizer, options, view)
+                return optimize_with(books, session, wrapped[_key(optimizer_model)])
+        finally:
+            for lm in models.values():
+                run_sync(lm.aclose())
+
+
+def resume_job(run_dir: Path, view: View | None = None, *, overrides: Sequence[str] = ()) -> RunResult:
+    """Go on with the run of a directory, with the job that is kept there.
+
+    Args:
+        run_dir: Directory of the run.
+        view: Told of progress.
+        overrides: ``budget.KEY=VALUE`` or ``evaluation.KEY=VALUE`` strings; nothing else may change within a run.
+
+    Raises:
+        UserError: There is no run of a job, or what it was started with has changed.
+        ServingError: A model's endpoint cannot be reached.
+        BudgetExceeded: The budget does not cover the final test.
+        RunStopped: The run was asked to end before it was finished.
+        StorageError: The run directory cannot be used.
+    """
+    with Journal.read(run_dir) as journal:
+        kept, source = journal.get_meta(JOB), journal.get_meta(SOURCE)
+    if kept is None:
+        raise UserError(
+            f"{str(run_dir)!r} does not say which job it ran: give the job file, optograph run JOB --run-dir {run_dir}"
+        )
+    changed = {one.partition("=")[0].strip() for one in overrides}
+    other = sorted(name for name in changed if name.partition(".")[0] not in FREE_SECTIONS)
+    if other:
+        raise UserError(
+            f"{other[0]!r} cannot change within a run (only {' and '.join(FREE_SECTIONS)} can): start a new run from "
+            f"this one, optograph run JOB --fork {run_dir}"
+        )
+    base = Path(kept["base"])
+    if not base.is_dir():
+        raise UserError(
+            f"the folder of the job, {str(base)!r}, is gone: put it back, or give the job file where it is now, "
+            f"optograph run JOB --run-dir {run_dir}"
+        )
+    job = job_from(kept["job"], overrides, f"the job kept in {str(run_dir)!r}")
+    fork, replay = ((source or {}).get(name) for name in ("fork", "replay"))
+    return run_job(
+        job,
+        base,
+        run_dir,
+        view,
+        fork=None if fork is None else Path(fork),
+        replay=None if replay is None else Path(replay),
+        job_file=None if kept["file"] is None else Path(kept["file"]),
+        changed=changed,
+    )
 
 
 def _make_optimizer(job: Job) -> Optimizer:
@@ -83,7 +144,7 @@ def _make_optimizer(job: Job) -> Optimizer:
     return make_sequence([(one.name, one.options) for one in section.stages])
 
 
-def _load_models(wanted: list[Named]) -> dict[str, BaseLM]:
+def _load_models(wanted: list[Named], *, preflight: bool) -> dict[str, BaseLM]:
     """Load each model once, and make sure that its endpoint answers before anything else is done."""
     models: dict[str, BaseLM] = {}
     try:
@@ -92,7 +153,7 @@ def _load_models(wanted: list[Named]) -> dict[str, BaseLM]:
                 raise UserError("a job file holds no secrets: leave api_key out and set OPENAI_API_KEY")
             if _key(model) not in models:
                 models[_key(model)] = load_lm(model.name, **model.options)
-        for lm in models.values():
+        for lm in models.values() if preflight else ():
             _preflight(lm)
     except BaseException:
         for lm in models.values():
@@ -165,13 +226,17 @@ def _scorer(section: TaskSection, base: Path) -> Scorer:
     return scorer_by_name(section.scorer, **section.scorer_options)
 
 
-def _options(job: Job, run_dir: Path, limits: BudgetLimits) -> RunOptions:
+def _options(job: Job, run_dir: Path, origin: Origin, fork: Path | None, replay: Path | None) -> RunOptions:
     return RunOptions(
         seed=job.optimizer.seed,
         evaluation=EvaluatorOptions(job.evaluation.concurrency, job.evaluation.deadline_s),
         rule=AcceptanceRule(job.acceptance.confidence),
-        limits=limits,
+        limits=job.limits(),
+        prices=job.price_table(),
         run_dir=run_dir,
         title=job.name or "",
         workflow_name=job.workflow.target,
+        fork=fork,
+        replay=replay,
+        origin=origin,
     )

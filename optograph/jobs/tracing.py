@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from optograph.evals import ExampleResult
+from optograph.graphs import Feedback
 from optograph.graphs.encoding import data_to_json
 from optograph.graphs.trace import Node, Ref, Trace
 from optograph.report import TraceEdge, TraceNode, TraceView
@@ -12,15 +12,25 @@ from optograph.report.model import NodeKind
 from optograph.storage import Journal
 
 
-def trace_view(journal: Journal, result: ExampleResult) -> TraceView | None:
-    """Return the trace of an example's result with the way that its feedback took back, or None where there is none."""
-    if result.trace is None or result.feedback is None:
+def trace_view(journal: Journal, trace: str | None, example: str, feedback: Feedback | None) -> TraceView | None:
+    """Return the traced graph of an example with the way that its feedback took back, or None where there is none.
+
+    Args:
+        journal: Where the trace is.
+        trace: Its hash.
+        example: Identifier of the example.
+        feedback: What the example got.
+
+    Raises:
+        StorageError: The trace is missing or damaged.
+    """
+    if trace is None or feedback is None:
         return None
-    trace = Trace.from_json(journal.get(result.trace))
-    path = _feedback_path(trace)
+    found = Trace.from_json(journal.get(trace))
+    path = _feedback_path(found)
     edges = [
         TraceEdge(src=str(source), dst=str(node.id), label=label)
-        for node in trace.nodes
+        for node in found.nodes
         for source, label in _inputs(node)
     ]
     return TraceView(
@@ -28,16 +38,16 @@ def trace_view(journal: Journal, result: ExampleResult) -> TraceView | None:
             TraceNode(
                 id=str(node.id),
                 label=str(node.id),
-                kind=_kind(node, trace),
+                kind=_kind(node, found),
                 detail=_detail(node),
                 on_feedback_path=node.id in path,
             )
-            for node in trace.nodes
+            for node in found.nodes
         ],
         edges=edges,
-        example=result.example,
-        feedback=result.feedback.text,
-        score=result.feedback.total,
+        example=example,
+        feedback=feedback.text,
+        score=feedback.total,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from optograph.optimizers.accept import AcceptanceRule, judge
-from optograph.optimizers.base import Optimizer, OptimizerContext, Verdict
+from optograph.optimizers.base import Optimizer, OptimizerContext, Plan, Verdict
 from optograph.optimizers.fewshot import FewShotOptions, FewShotSearch
 from optograph.optimizers.loop import Loop, LoopEvent, LoopResult
 from optograph.optimizers.optoprime import OptoPrime, OptoPrimeOptions
@@ -21,6 +21,7 @@ __all__ = [
     "OptimizerContext",
     "OptoPrime",
     "OptoPrimeOptions",
+    "Plan",
     "Verdict",
     "judge",
 ]

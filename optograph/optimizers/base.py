@@ -58,6 +58,51 @@ class Verdict:
     n: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an optimizer will ask for, told before it is bound; pairs are the least and the most.
+
+    Runs that the journal knows already cost nothing and are not counted; nor is the starting point's run on dev.
+
+    Attributes:
+        train: Runs of a candidate on a train example.
+        candidates: New candidates that are run on any example.
+        dev: New candidates that are run on the whole dev split.
+        calls: Calls of its own model.
+        prompt_tokens: Tokens of the prompt of such a call, roughly.
+        max_tokens: Most tokens of its answer.
+        growth: Most tokens by which its candidates make each prompt of the workflow longer, roughly.
+    """
+
+    train: tuple[int, int] = (0, 0)
+    candidates: tuple[int, int] = (0, 0)
+    dev: tuple[int, int] = (0, 0)
+    calls: tuple[int, int] = (0, 0)
+    prompt_tokens: tuple[int, int] = (0, 0)
+    max_tokens: int = 0
+    growth: int = 0
+
+    def then(self, other: Plan) -> Plan:
+        """Return the plan of one optimizer after the other; the second may find its first runs in the journal."""
+
+        def both(one: tuple[int, int], two: tuple[int, int]) -> tuple[int, int]:
+            return one[0] + two[0], one[1] + two[1]
+
+        asking = [one for one in (self, other) if one.calls[1]]
+        return Plan(
+            train=(max(self.train[0], other.train[0]), self.train[1] + other.train[1]),
+            candidates=both(self.candidates, other.candidates),
+            dev=both(self.dev, other.dev),
+            calls=both(self.calls, other.calls),
+            prompt_tokens=(
+                min((one.prompt_tokens[0] for one in asking), default=0),
+                max((one.prompt_tokens[1] for one in asking), default=0),
+            ),
+            max_tokens=max(self.max_tokens, other.max_tokens),
+            growth=self.growth + other.growth,
+        )
+
+
 @dataclass
 class Optimizer(abc.ABC):
     """Improves a candidate by asking for trials.
@@ -76,6 +121,7 @@ class Optimizer(abc.ABC):
     incumbent: Candidate = field(default_factory=lambda: Candidate({}), init=False)
     nomination: Candidate | None = field(default=None, init=False)
     _context: OptimizerContext | None = field(default=None, init=False, repr=False)
+    _notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list, init=False, repr=False)
 
     def bind(self, context: OptimizerContext, incumbent: Candidate) -> None:
         """Start work on a workflow from an incumbent."""
@@ -106,6 +152,19 @@ class Optimizer(abc.ABC):
         if verdict.kind == "accepted":
             self.incumbent = verdict.candidate
         self.nomination = None
+
+    def note(self, kind: str, **data: Any) -> None:
+        """Leave a record for the journal; it is written together with the next state, so never twice."""
+        self._notes.append((kind, data))
+
+    def take_notes(self) -> list[tuple[str, dict[str, Any]]]:
+        """Hand over the records left since the last call."""
+        taken, self._notes = self._notes, []
+        return taken
+
+    def plan(self, task: Task) -> Plan | None:
+        """Return what the optimizer will ask for on a task, or None where it cannot know; needs no ``bind``."""
+        return None
 
     @abc.abstractmethod
     def rounds(self) -> int:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optograph.errors import UserError
-from optograph.evals import Evaluation, Example, Trial
+from optograph.evals import Evaluation, Example, Task, Trial
 from optograph.graphs import Candidate, DemosSpec
-from optograph.optimizers.base import Optimizer, OptimizerContext
+from optograph.optimizers.base import Optimizer, OptimizerContext, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,8 @@ class FewShotSearch(Optimizer):
         name = self._parameter_name()
         train = list(context.task.train)
         rng.shuffle(train)
-        cut = max(self.options.size, round(len(train) * self.options.pool))
+        cut = self._cut(len(train))
         pool, judges = train[:cut], train[cut:]
-        if len(judges) < self.options.first_rung:
-            raise UserError(
-                f"few-shot search needs {cut + self.options.first_rung} train examples (a pool of {cut} and "
-                f"{self.options.first_rung} to judge on), the task has {len(train)}: add some, or lower size and first_rung"
-            )
         self._judges = [example.id for example in judges]
         sets = [self._draw(pool, rng) for _ in range(self.options.sets)]
         self._alive = [
@@ -85,6 +80,29 @@ class FewShotSearch(Optimizer):
     def rounds(self) -> int:
         """One acceptance test, of the winner."""
         return 1
+
+    def plan(self, task: Task) -> Plan:
+        """Count the rungs; sets that are drawn twice are run once.
+
+        Raises:
+            UserError: The train split is too small.
+        """
+        options = self.options
+        pool = self._cut(len(task.train))
+        judges = len(task.train) - pool
+        runs, width, alive = 0, 0, options.sets
+        while alive > 1:
+            wider = min(judges, options.first_rung if width == 0 else 2 * width)
+            runs += alive * (wider - width)
+            width, alive = wider, alive // 2
+        distinct = math.perm(pool, min(options.size, pool)) >= 100 * options.sets**2
+        bytes_each = sum(len(repr((row.input, row.expected)).encode()) for row in task.train) // len(task.train)
+        return Plan(
+            train=(runs if distinct else min(judges, options.first_rung), runs),
+            candidates=(options.sets if distinct else 1, options.sets),
+            dev=(1 if distinct else 0, 1),
+            growth=options.size * (bytes_each // 2 + 32),
+        )
 
     def ask(self) -> list[Trial]:
         """Return one trial for each set that is left."""
@@ -118,6 +136,16 @@ class FewShotSearch(Optimizer):
         self._alive = [Candidate.from_json(one) for one in state["alive"]]
         self._judges = list(state["judges"])
         self._finished = state["finished"]
+
+    def _cut(self, train: int) -> int:
+        """Return the size of the pool; the rest of the train split judges."""
+        cut = max(self.options.size, round(train * self.options.pool))
+        if train - cut < self.options.first_rung:
+            raise UserError(
+                f"few-shot search needs {cut + self.options.first_rung} train examples (a pool of {cut} and "
+                f"{self.options.first_rung} to judge on), the task has {train}: add some, or lower size and first_rung"
+            )
+        return cut
 
     def _width(self) -> int:
         return min(len(self._judges), self.options.first_rung << self._rung)

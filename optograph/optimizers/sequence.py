@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optograph.errors import UserError
-from optograph.evals import Evaluation, Trial
+from optograph.evals import Evaluation, Task, Trial
 from optograph.graphs import Candidate
-from optograph.optimizers.base import Optimizer, OptimizerContext, Verdict
+from optograph.optimizers.base import Optimizer, OptimizerContext, Plan, Verdict
 
 
 @dataclass
@@ -38,6 +38,16 @@ class InSequence(Optimizer):
         """The sum of the stages' rounds."""
         return sum(stage.rounds() for stage in self.stages)
 
+    def plan(self, task: Task) -> Plan | None:
+        """The stages' plans one after the other; None where a stage cannot know."""
+        whole = Plan()
+        for stage in self.stages:
+            plan = stage.plan(task)
+            if plan is None:
+                return None
+            whole = whole.then(plan)
+        return whole
+
     def ask(self) -> list[Trial]:
         """Ask the current stage; where it has finished, start the next."""
         while True:
@@ -57,6 +67,10 @@ class InSequence(Optimizer):
         """Pass the verdict on."""
         super().decided(verdict)
         self._current.decided(verdict)
+
+    def take_notes(self) -> list[tuple[str, dict[str, Any]]]:
+        """Hand over the stages' records."""
+        return [*super().take_notes(), *(note for stage in self.stages for note in stage.take_notes())]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the stage and its state."""

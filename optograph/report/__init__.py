@@ -1,13 +1,18 @@
-"""The report of a run: its data, one offline HTML page, and the closing table and live view of the command line."""
+"""The report of a run: its data, one offline HTML page, comparisons, and what the command line shows of it."""
 
 from __future__ import annotations
 
+from optograph.report.compare import Comparison, compare_runs, compare_values
+from optograph.report.comparison import print_comparison
 from optograph.report.model import (
     Baseline,
     CandidateRow,
     ExampleRow,
+    FailureRow,
+    LimitRow,
     ModelRow,
     ParameterRow,
+    RunFacts,
     RunReport,
     Splits,
     StepRow,
@@ -23,10 +28,14 @@ from optograph.report.terminal import LiveView, print_summary
 __all__ = [
     "Baseline",
     "CandidateRow",
+    "Comparison",
     "ExampleRow",
+    "FailureRow",
+    "LimitRow",
     "LiveView",
     "ModelRow",
     "ParameterRow",
+    "RunFacts",
     "RunReport",
     "Splits",
     "StepRow",
@@ -35,6 +44,9 @@ __all__ = [
     "TraceNode",
     "TraceView",
     "UsageRow",
+    "compare_runs",
+    "compare_values",
+    "print_comparison",
     "print_summary",
     "render_report",
     "write_report",

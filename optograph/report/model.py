@@ -2,62 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-# Characters that no HTML file or terminal may receive: C0 and C1 controls but tab and line feed, and lone surrogates.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_REPLACEMENT = "\ufffd"
+from optograph.report.record import Row
 
 NodeKind = Literal["input", "op", "parameter", "model-call", "output"]
-
-
-def clean_text(text: str) -> str:
-    r"""Return the text with line ends made ``\n`` and unprintable characters replaced by U+FFFD.
-
-    Terminal escapes, NUL bytes and lone surrogates come out of models and data files; none of them may reach a
-    terminal or a file in UTF-8.
-    """
-    return _UNSAFE.sub(_REPLACEMENT, text.replace("\r\n", "\n").replace("\r", "\n"))
-
-
-def plain(value: Any) -> Any:
-    """Return ``value`` as JSON data with clean texts; what JSON cannot hold becomes text.
-
-    Rows of this module pass through untouched, so that a report may be built from rows or from dicts.
-    """
-    if isinstance(value, str):
-        return clean_text(value)
-    if value is None or isinstance(value, (bool, int, Row)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, BaseModel):
-        return plain(value.model_dump(mode="json"))
-    if isinstance(value, Mapping):
-        return {clean_text(str(key)): plain(item) for key, item in value.items()}
-    if isinstance(value, (bytes, bytearray)):
-        return clean_text(repr(bytes(value)))
-    if isinstance(value, Set):
-        return sorted((plain(item) for item in value), key=str)
-    if isinstance(value, Sequence):
-        return [plain(item) for item in value]
-    return clean_text(str(value))
-
-
-class Row(BaseModel):
-    """Base of every record: frozen, no unknown fields, finite numbers, clean texts."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _clean(cls, data: Any) -> Any:
-        return plain(data) if isinstance(data, Mapping) else data
+RunState = Literal["running", "stopped", "interrupted", "failed", "budget", "finished"]
 
 
 class ModelRow(Row):
@@ -105,6 +58,9 @@ class StepRow(Row):
         reason: Why, in one or two sentences.
         calls_so_far: Model calls since the start of the run.
         seconds: Seconds since the start of the run.
+        gain: Dev score minus that of the incumbent it was tested against, paired by example.
+        gain_low: Lower end of the 95 % interval of ``gain``.
+        gain_high: Upper end of the 95 % interval of ``gain``.
     """
 
     step: int
@@ -120,6 +76,9 @@ class StepRow(Row):
     reason: str = ""
     calls_so_far: int = Field(default=0, ge=0)
     seconds: float = Field(default=0.0, ge=0)
+    gain: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
 
 
 class CandidateRow(Row):
@@ -136,9 +95,9 @@ class CandidateRow(Row):
     """
 
     id: str
-    parents: list[str] = []
+    parents: list[str] = Field(default_factory=list)
     origin: str = ""
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = Field(default_factory=dict)
     dev_score: float | None = None
     accepted: bool = False
     final: bool = False
@@ -190,8 +149,8 @@ class TraceView(Row):
         score: Score that the example got.
     """
 
-    nodes: list[TraceNode] = []
-    edges: list[TraceEdge] = []
+    nodes: list[TraceNode] = Field(default_factory=list)
+    edges: list[TraceEdge] = Field(default_factory=list)
     example: str = ""
     feedback: str = ""
     score: float | None = None
@@ -210,6 +169,7 @@ class ExampleRow(Row):
         after_score: Score of ``after``; None when it is missing.
         failure_type: Type of the failure of ``after``, if it failed.
         feedback: What the scorer said about ``after``.
+        truncated: Model answers behind ``after`` that were cut off at their length limit.
     """
 
     id: str
@@ -221,6 +181,7 @@ class ExampleRow(Row):
     after_score: float | None = None
     failure_type: str | None = None
     feedback: str = ""
+    truncated: int = Field(default=0, ge=0)
 
 
 class TestResult(Row):
@@ -250,7 +211,7 @@ class TestResult(Row):
 
 
 class UsageRow(Row):
-    """What one role spent on one model; ``usd`` is None where the price is unknown."""
+    """What one role spent on one model; ``usd`` is None where the price is unknown, ``failed`` counts calls in vain."""
 
     role: str
     model: str = ""
@@ -259,6 +220,78 @@ class UsageRow(Row):
     completion_tokens: int = Field(default=0, ge=0)
     seconds: float = Field(default=0.0, ge=0)
     usd: float | None = None
+    failed: int = Field(default=0, ge=0)
+
+
+class LimitRow(Row):
+    """One limit of the budget and what of it was used.
+
+    Attributes:
+        what: ``"calls"``, ``"tokens"``, ``"usd"`` or ``"minutes"``.
+        used: Amount used so far, in that unit.
+        limit: The most that may be used.
+        role: The role that the limit binds; empty where it binds the whole run.
+    """
+
+    what: str
+    used: float = Field(default=0.0, ge=0)
+    limit: float = Field(gt=0)
+    role: str = ""
+
+
+class FailureRow(Row):
+    """How often one type of failure occurred.
+
+    Attributes:
+        kind: Type, such as ``"timeout"``, ``"missing"`` or ``"truncated"``.
+        search: Examples on the train and dev splits that ended so.
+        before: Examples of the sealed test, under the starting candidate.
+        after: Examples of the sealed test, under the final candidate.
+    """
+
+    kind: str
+    search: int = Field(default=0, ge=0)
+    before: int = Field(default=0, ge=0)
+    after: int = Field(default=0, ge=0)
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.search + self.before + self.after
+
+
+class RunFacts(Row):
+    """What happened to the run as a process.
+
+    Attributes:
+        lives: How many times it was started, the first time included.
+        damaged_rows: Records of the journal that were found damaged and asked for again.
+        damaged_payloads: Stored texts that were found damaged, likewise.
+        quarantined: Name of the file that a broken journal was moved to; empty where there is none.
+        copied_calls: Calls that were answered from the record of another run.
+        repeated_calls: Calls that were answered and had to be made again.
+        rebuilt: Whether decisions had to be worked out again from the evaluations.
+        notes: Anything else worth knowing, one sentence each.
+    """
+
+    lives: int = Field(default=1, ge=0)
+    damaged_rows: int = Field(default=0, ge=0)
+    damaged_payloads: int = Field(default=0, ge=0)
+    quarantined: str = ""
+    copied_calls: int = Field(default=0, ge=0)
+    repeated_calls: int = Field(default=0, ge=0)
+    rebuilt: bool = False
+    notes: list[str] = Field(default_factory=list)
+
+    @property
+    def restarts(self) -> int:
+        """How many times it was started again."""
+        return max(0, self.lives - 1)
+
+    @property
+    def damaged(self) -> int:
+        """All damaged records."""
+        return self.damaged_rows + self.damaged_payloads
 
 
 class RunReport(Row):
@@ -273,7 +306,9 @@ class RunReport(Row):
         seed: Random seed.
         created: When, as an ISO 8601 text.
         workflow: Where the workflow comes from, such as ``"examples/reviews/app.py:build"``.
-        status: ``"finished"`` or why it ended otherwise, in a few words.
+        state: Whether the run goes on, was stopped, interrupted or failed, or came to its end (having spent its budget,
+            or not).
+        status: The same in a few words.
         models: Models by role.
         splits: Sizes of the splits.
         metric_name: What a score measures; higher is better.
@@ -284,9 +319,13 @@ class RunReport(Row):
         parameters: Parameters of the workflow.
         trace: The traced graph of one example.
         examples: Per-example results before and after.
+        examples_split: The split that ``examples`` come from: ``"test"``, or ``"dev"`` while the test is sealed.
         test: Result on the sealed test.
         usage: Cost by role and model.
-        failures: Failure type to count.
+        limits: The budget and what was used of it.
+        failures: Failures by type.
+        facts: Restarts and repairs.
+        settings: The job's settings by dotted key, as JSON data.
         duration_s: Active seconds of the run.
         schema_version: Version of this format.
     """
@@ -297,22 +336,36 @@ class RunReport(Row):
     seed: int | None = None
     created: str = ""
     workflow: str = ""
+    state: RunState = "finished"
     status: str = "finished"
-    models: list[ModelRow] = []
+    models: list[ModelRow] = Field(default_factory=list)
     splits: Splits = Splits()
     metric_name: str = "score"
     perfect_score: float = 1.0
     baseline: Baseline | None = None
-    steps: list[StepRow] = []
-    candidates: list[CandidateRow] = []
-    parameters: list[ParameterRow] = []
+    steps: list[StepRow] = Field(default_factory=list)
+    candidates: list[CandidateRow] = Field(default_factory=list)
+    parameters: list[ParameterRow] = Field(default_factory=list)
     trace: TraceView | None = None
-    examples: list[ExampleRow] = []
+    examples: list[ExampleRow] = Field(default_factory=list)
+    examples_split: Literal["test", "dev"] = "test"
     test: TestResult | None = None
-    usage: list[UsageRow] = []
-    failures: dict[str, int] = {}
+    usage: list[UsageRow] = Field(default_factory=list)
+    limits: list[LimitRow] = Field(default_factory=list)
+    failures: list[FailureRow] = Field(default_factory=list)
+    facts: RunFacts = RunFacts()
+    settings: dict[str, Any] = Field(default_factory=dict)
     duration_s: float = Field(default=0.0, ge=0)
-    schema_version: int = 1
+    schema_version: int = 2
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_version_1(cls, data: Any) -> Any:
+        """Take in reports of the first version, whose failures were counts of the final test."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("failures"), Mapping):
+            return data
+        rows = [{"kind": kind, "after": number} for kind, number in data["failures"].items()]
+        return {**data, "failures": rows, "schema_version": 2}
 
     def candidate(self, identifier: str | None) -> CandidateRow | None:
         """Return the candidate of that identifier, or None."""
@@ -328,6 +381,11 @@ class RunReport(Row):
         """The candidate marked final, or else the last accepted one."""
         marked = [row for row in self.candidates if row.final] or [row for row in self.candidates if row.accepted]
         return marked[-1] if marked else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run came to its end, so that the sealed test has been read."""
+        return self.state in ("finished", "budget")
 
     @property
     def accepted_steps(self) -> list[StepRow]:

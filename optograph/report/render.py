@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import os
@@ -29,7 +30,8 @@ def render_report(report: RunReport) -> str:
     Args:
         report: What to show; parts that are missing are left out.
     """
-    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    report = RunReport.model_validate(report.model_dump())  # blanks secrets that became known since it was made
+    style = "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "sections.css"))
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     template = _environment().get_template("report.html.j2")
     return template.render(
@@ -44,6 +46,8 @@ def render_report(report: RunReport) -> str:
                 f"style-src '{content_hash(style)}'",
                 "base-uri 'none'",
                 "form-action 'none'",
+                "require-trusted-types-for 'script'",
+                "trusted-types 'none'",
             )
         ),
     )
@@ -101,6 +105,7 @@ def _trusted(text: str) -> Any:
     return Markup(text)  # noqa: S704 - own files and escaped JSON only
 
 
+@functools.cache
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -133,6 +138,7 @@ def _context(report: RunReport) -> dict[str, Any]:
     candidates = views.candidate_views(report)
     low, high = views.score_range(report.candidates)
     verdict = charts.verdict(report.test) if report.test else "unclear"
+    most = max((row.total for row in report.failures), default=1)
     return {
         "report": report,
         "headline": views.claim(report.test) if report.test else views.headline(report),
@@ -157,8 +163,17 @@ def _context(report: RunReport) -> dict[str, Any]:
         "anchors": anchors,
         "names": names,
         "usage": _usage(report),
-        "failures": sorted(report.failures.items(), key=lambda pair: (-pair[1], pair[0])),
-        "failure_meter": lambda number: charts.meter(number, 0, max(report.failures.values(), default=1), "loss"),
+        "failures": report.failures,
+        "failure_words": views.FAILURE_WORDS,
+        "failure_counts": views.failure_counts(report),
+        "failure_meter": lambda number: charts.meter(number, 0, most, "loss"),
+        "limit_meter": lambda row: charts.meter(row.used, 0, row.limit, "accepted"),
+        "amount": views.amount,
+        "unit_words": views.UNIT_WORDS,
+        "facts": views.fact_sentences(report),
+        "gains": any(row.gain is not None for row in report.steps),
+        "as_text": views.as_text,
+        "running": not report.ended,
     }
 
 
@@ -175,12 +190,14 @@ def _usage(report: RunReport) -> dict[str, Any]:
         completion_tokens=sum(row.completion_tokens for row in rows),
         seconds=sum(row.seconds for row in rows),
         usd=sum(known) if known else None,
+        failed=sum(row.failed for row in rows),
     )
     labels = [f"{row.role} {row.model}".strip() for row in rows]
     amounts = {
         "calls": [float(row.calls) for row in rows],
         "tokens": [float(row.prompt_tokens + row.completion_tokens) for row in rows],
-        "seconds": [row.seconds for row in rows],
+        "time": [row.seconds for row in rows],
+        "price": [row.usd or 0.0 for row in rows] if len(known) == len(rows) else [],
     }
     bars = [
         (name, charts.stacked_bar(list(zip(labels, values, strict=True))))

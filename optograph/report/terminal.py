@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from optograph.report.model import RunReport, TestResult, clean_text
+from optograph.report.model import RunReport, TestResult
+from optograph.report.record import clean_text
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -60,9 +61,11 @@ def print_summary(report: RunReport, console: Console) -> None:
         console.print()
         console.print(_usage_table(report))
     if report.failures:
-        ranked = sorted(report.failures.items(), key=lambda pair: (-pair[1], pair[0]))
         console.print()
-        console.print(Text("Failures: " + ", ".join(f"{name} {svg.count(number)}" for name, number in ranked)))
+        words = ", ".join(f"{row.kind} {svg.count(row.total)}" for row in report.failures)
+        console.print(Text(f"Failures in the search and the test: {words}"))
+    for sentence in views.fact_sentences(report):
+        console.print(Text(sentence, style="dim"))
     if report.duration_s:
         console.print()
         console.print(Text(f"Took {svg.duration(report.duration_s)}", style="dim"))
@@ -74,7 +77,7 @@ def _verdict_style(test: TestResult | None) -> str:
     return {"gain": "green", "loss": "red", "unclear": "yellow"}[verdict(test)] if test else ""
 
 
-def _table(*columns: tuple[str, bool]) -> Table:
+def open_table(*columns: tuple[str, bool]) -> Table:
     """Return an open table; a column is (heading, whether it holds numbers)."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -90,7 +93,7 @@ def _score_table(report: RunReport) -> Table:
 
     from optograph.report import svg, views
 
-    table = _table(
+    table = open_table(
         (report.metric_name, False),
         ("n", True),
         ("majority", True),
@@ -124,7 +127,7 @@ def _accepted_table(report: RunReport) -> Table:
     from optograph.report import svg, views
 
     names = views.short_names(report)
-    table = _table(("accepted step", True), ("candidate", False), ("by", False), ("dev", True), ("why", False))
+    table = open_table(("accepted step", True), ("candidate", False), ("by", False), ("dev", True), ("why", False))
     for row in report.accepted_steps:
         table.add_row(
             str(row.step),
@@ -143,7 +146,7 @@ def _usage_table(report: RunReport) -> Table:
 
     priced = any(row.usd is not None for row in report.usage)
     columns = [("role", False), ("model", False), ("calls", True), ("prompt", True), ("answer", True), ("time", True)]
-    table = _table(*columns, *([("price", True)] if priced else []))
+    table = open_table(*columns, *([("price", True)] if priced else []))
     for row in report.usage:
         cells: list[str | Text] = [
             Text(row.role),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -11,9 +12,9 @@ from typing import Any
 from optograph.report.charts import verdict
 from optograph.report.diff import Item, Line, Piece, diff_items, diff_lines, diff_text
 from optograph.report.model import CandidateRow, ExampleRow, ParameterRow, RunReport, TestResult
-from optograph.report.svg import score, signed
+from optograph.report.svg import money, score, signed
 
-MAX_EXAMPLES = 2000
+MAX_EXAMPLES = 5000
 _LONG_SAME = 700
 _SHOWN = 220
 _LONG_LINES = 12
@@ -28,6 +29,13 @@ STATUSES = {
     "right": "Right in both",
     "missing": "Missing",
 }
+
+FAILURE_WORDS = {
+    "missing": "the endpoint failed, so there is no score",
+    "timeout": "no result within the time limit",
+    "truncated": "an answer was cut off at its length limit",
+}
+UNIT_WORDS = {"calls": "model calls", "tokens": "tokens", "usd": "US dollars", "minutes": "minutes at work"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,7 @@ class ExampleView:
     row: ExampleRow
     status: str
     fields: tuple[tuple[str, str], ...]
+    failure: str
 
 
 def as_text(value: Any) -> str:
@@ -249,9 +258,21 @@ def example_views(report: RunReport) -> list[ExampleView]:
     """Return the examples, those that changed first; at most ``MAX_EXAMPLES``."""
     rank = {name: index for index, name in enumerate(STATUSES)}
     views = [
-        ExampleView(row, example_status(row, report.perfect_score), fields_of(row.input)) for row in report.examples
+        ExampleView(row, example_status(row, report.perfect_score), fields_of(row.input), failure_of(row))
+        for row in report.examples
     ]
     return sorted(views, key=lambda view: rank[view.status])[:MAX_EXAMPLES]
+
+
+def failure_of(row: ExampleRow) -> str:
+    """Return the type of the failure of an example's last answer; empty where there is none."""
+    return row.failure_type or ("missing" if row.after_score is None else "truncated" if row.truncated else "")
+
+
+def failure_counts(report: RunReport) -> list[tuple[str, int]]:
+    """Return how many examples have each type of failure, the most frequent first."""
+    found = Counter(filter(None, (failure_of(row) for row in report.examples)))
+    return sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 def status_counts(report: RunReport) -> dict[str, int]:
@@ -273,12 +294,15 @@ def headline(report: RunReport) -> str:
         }
         return f"{moved}, {tail[verdict(test)]}"
     first, final = report.first, report.final
-    if first is not None and final is not None and None not in (first.dev_score, final.dev_score):
+    if first is None or final is None or None in (first.dev_score, final.dev_score):
+        return "Nothing was measured yet."
+    moved = f"{metric} on the dev split went from {score(first.dev_score)} to {score(final.dev_score)}"
+    if not report.ended:
         return (
-            f"{metric} on the dev split went from {score(first.dev_score)} to {score(final.dev_score)}. "
-            "The sealed test was not read."
+            f"{moved} so far. Candidates are chosen on these examples; what the change is worth is said by the sealed "
+            "test, which is read once at the end."
         )
-    return "Nothing was measured yet."
+    return f"{moved}. The sealed test was not read."
 
 
 def claim(test: TestResult) -> str:
@@ -289,6 +313,33 @@ def claim(test: TestResult) -> str:
         "loss": f"{read}. The whole interval lies below zero: the result is worse than the start.",
         "unclear": f"{read}. The interval includes zero: no change is shown.",
     }[verdict(test)]
+
+
+def fact_sentences(report: RunReport) -> list[str]:
+    """Return what happened to the run as a process, one sentence each; empty for a run without incidents."""
+    facts = report.facts
+    said: list[str] = []
+    if facts.restarts:
+        times = "once" if facts.restarts == 1 else f"{facts.restarts:,} times"
+        again = f"{facts.repeated_calls:,} finished calls were" if facts.repeated_calls else "no finished call was"
+        said.append(f"Started again {times}; {again} made twice.")
+    if facts.copied_calls:
+        said.append(f"{facts.copied_calls:,} answers were taken from another run and cost nothing.")
+    if facts.damaged:
+        what = "record" if facts.damaged == 1 else "records"
+        said.append(f"{facts.damaged:,} damaged {what} of the journal dropped and asked for again.")
+    if facts.quarantined:
+        said.append(f"A broken journal was kept as {facts.quarantined}; what could be read of it was taken over.")
+    if facts.rebuilt:
+        said.append("Decisions were worked out again from the evaluations.")
+    return [*said, *facts.notes]
+
+
+def amount(value: float, what: str) -> str:
+    """Return an amount of the budget in its unit."""
+    if what == "usd":
+        return money(value)
+    return f"{value:,.1f}" if what == "minutes" else f"{value:,.0f}"
 
 
 def dev_scores(report: RunReport) -> tuple[float | None, float | None]:

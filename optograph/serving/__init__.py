@@ -1,13 +1,17 @@
 """Models behind one protocol: embedded, OpenAI-compatible and scripted."""
 
 from optograph.serving.base import LM, BaseLM, CallEvent, Observer, make_request, observing
-from optograph.serving.budget import Budget, BudgetLimits
+from optograph.serving.breaker import Breaker, CircuitBreaker
+from optograph.serving.budget import Budget, Reservation
 from optograph.serving.cache import cache_dir
 from optograph.serving.fetch import LocalModel, catalogue, fetch_model, find_model, models
 from optograph.serving.journaled import JournaledLM, counting_draws
+from optograph.serving.limiter import Limiter
+from optograph.serving.limits import BudgetLimits, Need, Remaining, RoleLimits, Spend
 from optograph.serving.llamacpp import LlamaCppLM
 from optograph.serving.loop import on_background_loop, run_on_background, run_sync
 from optograph.serving.openai_lm import OpenAILM
+from optograph.serving.prices import Price, PriceTable
 from optograph.serving.retry import Deadline, Retry
 from optograph.serving.schemas import Choice, JsonSchema, Regex, Schema, schema_from_json, schema_of
 from optograph.serving.scripted import ScriptedLM
@@ -26,26 +30,36 @@ from optograph.serving.types import (
 __all__ = [
     "LM",
     "BaseLM",
+    "Breaker",
     "Budget",
     "BudgetLimits",
     "CallEvent",
     "Capabilities",
     "Choice",
+    "CircuitBreaker",
     "Completion",
     "Deadline",
     "JournaledLM",
     "JsonSchema",
+    "Limiter",
     "LlamaCppLM",
     "LocalModel",
     "Message",
     "ModelIdentity",
+    "Need",
     "Observer",
     "OpenAILM",
+    "Price",
+    "PriceTable",
     "Regex",
+    "Remaining",
     "Request",
+    "Reservation",
     "Retry",
+    "RoleLimits",
     "Schema",
     "ScriptedLM",
+    "Spend",
     "TokenLogprob",
     "Usage",
     "cache_dir",

@@ -1,9 +1,8 @@
 """A model is one async function: the `LM` protocol, and the base class that adds what every model needs.
 
 LM.complete(Request) -> Completion
-BaseLM = refuse what the endpoint cannot do, hold the concurrency limit, deadline and retries, check the
-answer,
-         tell the observers; a subclass only asks its endpoint once, in `_complete`.
+BaseLM = refuse what the endpoint cannot do, hold the concurrency limit, circuit breaker, deadline and retries, check
+         the answer, tell the observers; a subclass only asks its endpoint once, in `_complete`.
 """
 
 from __future__ import annotations
@@ -19,9 +18,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from optograph.context import CallContext, current_context
-from optograph.errors import ServingError, UserError
+from optograph.errors import ModelError, ServingError, UserError
+from optograph.serving.breaker import Breaker, CircuitBreaker
+from optograph.serving.limiter import Limiter, Place
 from optograph.serving.loop import run_on_background, run_sync
-from optograph.serving.retry import NO_DEADLINE, NO_RETRY, Deadline, Retry, with_retries, within
+from optograph.serving.retry import NO_DEADLINE, NO_RETRY, Attempts, Deadline, Retry, within
 from optograph.serving.schemas import Choice, JsonSchema, Regex, schema_of
 from optograph.serving.types import (
     Capabilities,
@@ -37,8 +38,7 @@ from optograph.serving.types import (
 class LM(Protocol):
     """A language model behind one async function.
 
-    Contract: `complete` gives exactly `Request.n` texts or raises; `UserError` for a request that this model
-        can never
+    Contract: `complete` gives exactly `Request.n` texts or raises; `UserError` for a request that this model can never
     serve, `ServingError` when the endpoint failed (after the model's own retries), `ModelError` when it answered with
     nothing usable. It may be called from any thread and any event loop, many times at once.
     """
@@ -110,6 +110,12 @@ class BaseLM(abc.ABC):
         max_concurrency: Most calls in flight at once; further ones wait in order of arrival. None: no limit.
         retry: When a failed attempt is made again.
         deadline: How long to wait.
+        breaker: When the endpoint counts as down; None, or a `retry` of one attempt: never.
+        adaptive: Whether the limit on concurrency follows what the server can take, from 1 to `max_concurrency`.
+
+    Attributes:
+        breaker: State of the circuit breaker (`CircuitBreaker.state` and counters), or None where there is none.
+        limiter: State of the concurrency limit, or None where there is none.
     """
 
     def __init__(
@@ -120,6 +126,8 @@ class BaseLM(abc.ABC):
         max_concurrency: int | None = None,
         retry: Retry = NO_RETRY,
         deadline: Deadline = NO_DEADLINE,
+        breaker: Breaker | None = Breaker(),  # noqa: B008 - frozen
+        adaptive: bool = False,
     ) -> None:
         if max_concurrency is not None and max_concurrency < 1:
             raise UserError(f"max_concurrency must be at least 1 or None, got {max_concurrency!r}")
@@ -128,7 +136,8 @@ class BaseLM(abc.ABC):
         self.max_concurrency = max_concurrency
         self.retry = retry
         self.deadline = deadline
-        self._places = None if max_concurrency is None else asyncio.Semaphore(max_concurrency)
+        self.limiter = None if max_concurrency is None else Limiter(max_concurrency, adaptive=adaptive)
+        self.breaker = None if breaker is None or retry.attempts == 1 else CircuitBreaker(breaker, name)
 
     def __call__(self, prompt: MessagesLike, **request_fields: Any) -> str:
         """Ask and wait for the first text of the answer.
@@ -146,15 +155,33 @@ class BaseLM(abc.ABC):
 
     def ask(self, request: Request) -> Completion:
         """Answer a request and wait for it: the blocking twin of `complete`."""
-        with self._announced(request) as call:
-            call.completion = run_sync(self._answer(request))
-        return call.completion
+        if _inside.get():
+            return run_sync(self._answer(request))
+        token = _inside.set(True)
+        try:
+            completion = run_sync(self._answer(request))
+        except BaseException as error:
+            _inside.reset(token)
+            self._tell(request, None, error)
+            raise
+        _inside.reset(token)
+        self._tell(request, completion, None)
+        return completion
 
     async def complete(self, request: Request) -> Completion:
         """Answer a request; from any event loop."""
-        with self._announced(request) as call:
-            call.completion = await run_on_background(self._answer(request))
-        return call.completion
+        if _inside.get():
+            return await run_on_background(self._answer(request))
+        token = _inside.set(True)
+        try:
+            completion = await run_on_background(self._answer(request))
+        except BaseException as error:
+            _inside.reset(token)
+            self._tell(request, None, error)
+            raise
+        _inside.reset(token)
+        self._tell(request, completion, None)
+        return completion
 
     @abc.abstractmethod
     async def identity(self) -> ModelIdentity:
@@ -172,22 +199,101 @@ class BaseLM(abc.ABC):
 
     async def _answer(self, request: Request) -> Completion:
         """Ask within the limits of concurrency, time and retries, and check what comes back."""
-        self._refuse_impossible(request)
-        if self._places is None:
-            return await self._within_deadline(request)
-        async with self._places:
-            return await self._within_deadline(request)
-
-    async def _within_deadline(self, request: Request) -> Completion:
+        if request.schema is not None or request.logprobs or request.token_ids:
+            self._refuse_impossible(request)
+        flight = _Flight()
+        if self.limiter is not None:
+            await self.limiter.acquire()
+            flight.placed = True
         started = time.monotonic()
-        work = with_retries(self.retry, lambda: self._attempt(request))
-        completion = await within(self.deadline.total_s, work, f"model {self.name!r}")
+        total_s = self.deadline.total_s
+        try:
+            if total_s is None:
+                completion = await self._attempts(request, flight)
+            else:
+                completion = await within(total_s, self._attempts(request, flight), f"model {self.name!r}")
+        except ServingError as error:
+            if flight.attempting and self.breaker is not None:  # the total deadline came in the midst of an attempt
+                probe, flight.probe = flight.probe, False
+                self.breaker.failed(error, hash(request), probe=probe)
+            raise
+        finally:
+            if flight.placed and self.limiter is not None:
+                self.limiter.release()
+            if flight.probe and self.breaker is not None:
+                self.breaker.abandoned()
         return replace(completion, latency_s=time.monotonic() - started)
 
-    async def _attempt(self, request: Request) -> Completion:
-        completion = await self._complete(request)
+    async def _attempts(self, request: Request, flight: _Flight) -> Completion:
+        """Ask until there is an answer, or no sense in asking again; a place is held while an attempt is under way."""
+        limiter, breaker = self.limiter, self.breaker
+        attempts: Attempts | None = None
+        while True:
+            if breaker is not None and not breaker.closed:
+                flight.probe = await breaker.enter()
+            place = None if limiter is None else limiter.sent()
+            flight.attempting = True
+            try:
+                completion = await self._attempt(request, flight)
+            except ServingError as error:
+                flight.attempting = False
+                free = self._note_failure(error, request, flight, place)
+                attempts = attempts or Attempts(self.retry)
+                wait = attempts.wait_after(error, free=free)
+                if wait is None:
+                    if attempts.made == 1:
+                        raise
+                    raise attempts.last(error) from error
+            except ModelError:
+                flight.attempting = flight.probe = False
+                if breaker is not None:
+                    breaker.succeeded()  # a refusal is an answer
+                raise
+            else:
+                flight.attempting = flight.probe = False
+                if breaker is not None:
+                    breaker.succeeded()
+                if limiter is not None and place is not None:
+                    limiter.succeeded(place)
+                return completion
+            if breaker is None or breaker.closed:  # an open breaker says itself how long to wait
+                await self._pause(wait, flight)
+
+    async def _attempt(self, request: Request, flight: _Flight) -> Completion:
+        """Ask once and check the answer; a probe of an endpoint that is down has a time limit of its own."""
+        if not flight.probe or self.breaker is None:
+            completion = await self._complete(request)
+        else:
+            what = f"a probe of model {self.name!r}"
+            completion = await within(self.breaker.probe_limit_s, self._complete(request), what)
         _check(completion, request, self.name)
         return completion
+
+    def _note_failure(self, error: ServingError, request: Request, flight: _Flight, place: Place | None) -> bool:
+        """Tell breaker and limiter; return whether the attempt says nothing about the request.
+
+        Raises:
+            ServingError: Of kind ``"down"``.
+        """
+        free = False
+        if self.breaker is not None:
+            probe, flight.probe = flight.probe, False
+            free = self.breaker.failed(error, hash(request), probe=probe)
+        refused = error.kind == "rate_limit" or getattr(error, "status", None) == 503
+        if refused and self.limiter is not None and place is not None:
+            free = self.limiter.refused(place) or free
+        return free
+
+    async def _pause(self, wait_s: float, flight: _Flight) -> None:
+        """Wait before another attempt; the place is free meanwhile."""
+        if self.limiter is None:
+            await asyncio.sleep(wait_s)
+            return
+        self.limiter.release()
+        flight.placed = False
+        await asyncio.sleep(wait_s)
+        await self.limiter.acquire(front=True)
+        flight.placed = True
 
     def _refuse_impossible(self, request: Request) -> None:
         can = self.capabilities
@@ -210,33 +316,23 @@ class BaseLM(abc.ABC):
                 f"got logprobs={request.logprobs!r}"
             )
 
-    @contextmanager
-    def _announced(self, request: Request) -> Iterator[_Call]:
-        call = _Call()
-        if _inside.get():
-            yield call
-            return
-        token = _inside.set(True)
-        try:
-            try:
-                yield call
-            finally:
-                _inside.reset(token)
-        except BaseException as error:
-            self._tell(request, None, error)
-            raise
-        self._tell(request, call.completion, None)
-
     def _tell(self, request: Request, completion: Completion | None, error: BaseException | None) -> None:
-        event = CallEvent(request, completion, error, current_context(), self.name)
-        for observer in _observers.get():
-            observer(event)
+        observers = _observers.get()
+        if observers:
+            event = CallEvent(request, completion, error, current_context(), self.name)
+            for observer in observers:
+                observer(event)
 
 
-class _Call:
-    """Where the answer of a call under way is put."""
+class _Flight:
+    """What a call under way holds: a place under the limit, the right to probe, an attempt."""
 
-    completion: Completion
+    __slots__ = ("attempting", "placed", "probe")
+
+    def __init__(self) -> None:
+        self.placed = False
+        self.probe = False
+        self.attempting = False
 
 
 def make_request(prompt: MessagesLike, **fields: Any) -> Request:
@@ -260,10 +356,13 @@ def _check(completion: Completion, request: Request, name: str) -> None:
     Raises:
         ServingError: Of kind ``"bad_response"``.
     """
-    counts = {
-        len(one) for one in (completion.texts, completion.finish_reasons, completion.token_ids, completion.logprobs)
-    }
-    if counts != {request.n}:
+    n = request.n
+    if not (
+        len(completion.texts) == n
+        and len(completion.finish_reasons) == n
+        and len(completion.token_ids) == n
+        and len(completion.logprobs) == n
+    ):
         raise ServingError(
             f"model {name!r} gave {len(completion.texts)} texts where {request.n} were asked for",
             kind="bad_response",

@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import weakref
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from optograph.errors import ServingError, UserError
+from optograph.secrets import register_secret, scrub
 from optograph.serving import wire
 from optograph.serving.base import BaseLM
+from optograph.serving.breaker import Breaker
+from optograph.serving.constraints import constraint_fields, unpack
 from optograph.serving.loop import run_on_background
 from optograph.serving.retry import Deadline, Retry, RetryableError, parse_retry_after, status_is_retryable
-from optograph.serving.schemas import Choice, JsonSchema, Regex
+from optograph.serving.schemas import Choice, Schema
+from optograph.serving.stream import StreamAssembler
+from optograph.serving.transport import HttpAnswer, Transport
 from optograph.serving.types import Capabilities, Completion, ModelIdentity, Request
 from optograph.serving.urls import check_url, is_loopback
-
-if TYPE_CHECKING:
-    import openai
 
 Flavour = Literal["openai", "vllm", "llamacpp"]
 
@@ -31,7 +32,8 @@ _CAPABILITIES: dict[str, Capabilities] = {
     "vllm": Capabilities(json_schema=True, choice=True, regex=True, logprobs=True, token_ids=True, max_logprobs=20),
     "llamacpp": Capabilities(json_schema=True, choice=True, logprobs=True, max_logprobs=1000),
 }
-_PACKED = "answer"
+_REMEMBERED_SCHEMAS = 64
+_METRICS_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +45,12 @@ class _Key:
     def __repr__(self) -> str:
         return "_Key(…)"
 
-    def scrub(self, text: str) -> str:
-        return text.replace(self.value, "…") if len(self.value) >= 8 else text
-
 
 class OpenAILM(BaseLM):
     """A model behind an OpenAI-compatible endpoint.
 
-    Answers are not streamed. Redirects are not followed, and the answer must come from the model that was asked. The
-    client's own retries are off: `retry` decides.
+    Redirects are not followed, and the answer must come from the model that was asked. The API key is registered as a
+    secret, so that it is blanked in all that is written.
 
     Args:
         model: The name under which the endpoint serves the model.
@@ -63,8 +62,12 @@ class OpenAILM(BaseLM):
             field and unpacked again (its log-probabilities and token ids stay those of the packed form).
         name: What the user calls the model; ``"openai/MODEL"`` by default.
         max_concurrency: Most calls in flight at once.
+        adaptive: Whether fewer than that are made where the server cannot take them; see `Limiter`.
+        stream: Whether answers are streamed: the same answers, but a server that stalls is found out by the deadlines
+            between tokens.
         retry: When a failed attempt is made again.
         deadline: How long to wait.
+        breaker: When the endpoint counts as down; None: never.
         extra_body: Further fields of every request's body.
         capabilities: What the endpoint can do, where it differs from what its flavour usually can.
 
@@ -81,8 +84,11 @@ class OpenAILM(BaseLM):
         flavour: Flavour = "openai",
         name: str | None = None,
         max_concurrency: int = 32,
+        adaptive: bool = True,
+        stream: bool = False,
         retry: Retry = Retry(),  # noqa: B008 - frozen
         deadline: Deadline = Deadline(),  # noqa: B008 - frozen
+        breaker: Breaker | None = Breaker(),  # noqa: B008 - frozen
         extra_body: dict[str, Any] | None = None,
         capabilities: Capabilities | None = None,
     ) -> None:
@@ -96,17 +102,25 @@ class OpenAILM(BaseLM):
             max_concurrency=max_concurrency,
             retry=retry,
             deadline=deadline,
+            breaker=breaker,
+            adaptive=adaptive,
         )
         self.model = model
         self.flavour = flavour
+        self.stream = stream
         self.base_url = check_url(base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL)
         self._key = _Key(_find_key(api_key, self.base_url, flavour))
-        self._extra_body = dict(extra_body or {})
-        self._client: openai.AsyncOpenAI | None = None
+        register_secret(self._key.value)
+        self._extra_body = _checked_body(extra_body)
+        self._identity = ModelIdentity(self.base_url, self.model)
+        self._is_openai = urlsplit(self.base_url).hostname == "api.openai.com"
+        self._constraints: dict[int, tuple[Schema, dict[str, Any]]] = {}
+        self._transport = Transport(self.base_url, {"Authorization": f"Bearer {self._key.value}"}, deadline)
+        self._poller: asyncio.Task[None] | None = None
 
     async def identity(self) -> ModelIdentity:
         """Name endpoint and model; an endpoint does not tell which weights it holds."""
-        return ModelIdentity(self.base_url, self.model)
+        return self._identity
 
     async def served_models(self) -> tuple[str, ...]:
         """List the names of the models that the endpoint serves.
@@ -114,54 +128,75 @@ class OpenAILM(BaseLM):
         Raises:
             ServingError: When it does not answer, or not in the usual form.
         """
-        return await run_on_background(self._served_models())
+        listed = await run_on_background(self._list_models())
+        return tuple(str(one["id"]) for one in listed)
+
+    async def prices(self) -> dict[str, tuple[float, float]]:
+        """List the prices that some endpoints give with their models.
+
+        Returns:
+            For each model with a price, by name: US dollars per million tokens read, and per million tokens written.
+
+        Raises:
+            ServingError: When the endpoint does not answer, or not in the usual form.
+        """
+        listed = await run_on_background(self._list_models())
+        found = ((str(one["id"]), wire.prices_of(one)) for one in listed)
+        return {name: price for name, price in found if price is not None}
 
     async def aclose(self) -> None:
         """Close the connections; a later call opens new ones."""
-        client, self._client = self._client, None
-        if client is not None:
-            await run_on_background(client.close())
+        await run_on_background(self._close())
 
     def __repr__(self) -> str:
         return f"OpenAILM({self.model!r}, base_url={self.base_url!r}, flavour={self.flavour!r})"
 
     async def _complete(self, request: Request) -> Completion:
-        path = "/completions" if request.prompt is not None else "/chat/completions"
-        body = {"model": self.model, **wire.request_body(request), **self._constraint(request)}
-        if urlsplit(self.base_url).hostname == "api.openai.com" and request.prompt is None:
+        if self.flavour == "vllm" and self.limiter is not None and self.limiter.adaptive and self._poller is None:
+            self._poller = asyncio.get_running_loop().create_task(self._poll())
+        data = await self._ask("/completions" if request.prompt is not None else "/chat/completions", request)
+        completion = wire.parse_completion(data, request, self._answerer(data))
+        if request.schema is not None:
+            if isinstance(request.schema, Choice) and self.flavour == "openai":
+                completion = replace(completion, texts=tuple(unpack(text) for text in completion.texts))
+            wire.check_constraint(completion, request.schema)
+        return completion
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        body = wire.request_body(request)
+        body["model"] = self.model
+        if request.schema is not None:
+            body.update(self._constraint(request.schema))
+        if self._is_openai and request.prompt is None:
             body["max_completion_tokens"] = body.pop("max_tokens")
         if request.token_ids:
             body["return_token_ids"] = True
-        data = await self._post(path, body | self._extra_body)
-        completion = wire.parse_completion(data, request, self._answerer(data))
-        if isinstance(request.schema, Choice) and self.flavour == "openai":
-            completion = replace(completion, texts=tuple(_unpack(text) for text in completion.texts))
-        wire.check_constraint(completion, request.schema)
-        return completion
+        if self.stream:
+            body["stream"] = True
+            body["stream_options"] = {"include_usage": True}
+        body.update(self._extra_body)
+        return body
 
-    def _constraint(self, request: Request) -> dict[str, Any]:
-        match request.schema, self.flavour:
-            case None, _:
-                return {}
-            case JsonSchema() as schema, flavour:
-                strict = _allows_strict(schema.schema) if flavour == "openai" else None
-                return {"response_format": wire.json_schema_format(schema, strict=strict or None)}
-            case Choice(options=options), "vllm":
-                return {"structured_outputs": {"choice": list(options)}}
-            case Regex(pattern=pattern), "vllm":
-                return {"structured_outputs": {"regex": pattern}}
-            case Choice(options=options), "llamacpp":
-                return {"grammar": wire.choice_grammar(options)}
-            case Choice(options=options), _:
-                return {"response_format": wire.json_schema_format(_pack(options), strict=True)}
-        raise UserError(f"model {self.name!r} cannot hold its answer to {request.schema!r}")
+    def _constraint(self, schema: Schema) -> dict[str, Any]:
+        """Return the fields for a schema, which are made once for each."""
+        known = self._constraints.get(id(schema))
+        if known is not None and known[0] is schema:
+            return known[1]
+        fields = constraint_fields(schema, self.flavour)
+        if fields is None:
+            raise UserError(f"model {self.name!r} cannot hold its answer to {schema!r}")
+        if len(self._constraints) >= _REMEMBERED_SCHEMAS:
+            self._constraints.clear()
+        self._constraints[id(schema)] = (schema, fields)
+        return fields
 
     def _answerer(self, data: dict[str, Any]) -> ModelIdentity:
         """Check that the model that was asked is the one that answered."""
         answered = data.get("model", self.model)
+        if answered == self.model:
+            return self._identity
         good = isinstance(answered, str) and (
-            answered == self.model
-            or self.flavour == "llamacpp"  # serves one model and gives it a name of its own
+            self.flavour == "llamacpp"  # serves one model and gives it a name of its own
             or (self.flavour == "openai" and answered.startswith(f"{self.model}-"))  # a dated version
         )
         if not good:
@@ -170,43 +205,28 @@ class OpenAILM(BaseLM):
             )
         return ModelIdentity(self.base_url, answered)
 
-    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        import openai
+    async def _ask(self, path: str, request: Request) -> dict[str, Any]:
+        stream = StreamAssembler(self.base_url, request.n) if self.stream else None
+        answer = await self._transport.post(path, self._body(request), stream=stream)
+        if answer.streamed is not None:
+            return answer.streamed
+        if answer.status != 200:
+            raise await self._status_error(answer)
+        return wire.decode(answer.text, self.base_url)
 
-        try:
-            text = await self._open_client().post(path, cast_to=str, body=body)
-        except openai.APIStatusError as error:
-            raise await self._status_error(error) from None
-        except openai.APITimeoutError:
-            raise RetryableError(
-                f"{self.base_url} was silent for too long (connect_s={self.deadline.connect_s}, "
-                f"silence_s={self.deadline.silence_s})",
-                kind="timeout",
-            ) from None
-        except openai.APIConnectionError as error:
-            raise self._connection_error(error) from None
-        except openai.OpenAIError as error:
-            raise wire.bad_response(self._key.scrub(f"{self.base_url}: {error}")) from None
-        return wire.decode(text, self.base_url)
-
-    async def _served_models(self) -> tuple[str, ...]:
-        import openai
-
-        try:
-            text = await self._open_client().get("/models", cast_to=str)
-        except openai.APIConnectionError as error:
-            raise self._connection_error(error) from None
-        except openai.OpenAIError as error:
-            message = self._key.scrub(f"{self.base_url} does not list its models: {error}")
-            raise ServingError(message, kind="http") from None
-        listed = wire.decode(text, self.base_url).get("data")
+    async def _list_models(self) -> list[dict[str, Any]]:
+        answer = await self._transport.get("/models")
+        if answer.status != 200:
+            said = scrub(wire.excerpt(" ".join(answer.text.split()), 300))
+            raise ServingError(f"{self.base_url} does not list its models ({answer.status}): {said}", kind="http")
+        listed = wire.decode(answer.text, self.base_url).get("data")
         if not isinstance(listed, list):
             raise wire.bad_response(f"{self.base_url} lists its models in an unknown form")
-        return tuple(str(one["id"]) for one in listed if isinstance(one, dict) and "id" in one)
+        return [one for one in listed if isinstance(one, dict) and "id" in one]
 
-    async def _status_error(self, error: openai.APIStatusError) -> ServingError:
-        status = error.status_code
-        said = self._key.scrub(wire.excerpt(" ".join(error.response.text.split()), 300))
+    async def _status_error(self, answer: HttpAnswer) -> ServingError:
+        status = answer.status
+        said = scrub(wire.excerpt(" ".join(answer.text.split()), 300))
         if 300 <= status < 400:
             message = f"{self.base_url} redirects elsewhere ({status}), which is not followed: give the final URL"
             return ServingError(message, kind="redirect")
@@ -217,8 +237,9 @@ class OpenAILM(BaseLM):
             return ServingError(await self._explain_missing(said), kind="unknown_model")
         if status_is_retryable(status):
             kind = "rate_limit" if status == 429 else "timeout" if status == 408 else "server"
-            wait = parse_retry_after(error.response.headers.get("retry-after"))
-            return RetryableError(f"{self.base_url} answered {status}: {said}", kind=kind, retry_after_s=wait)
+            wait = parse_retry_after(answer.retry_after)
+            message = f"{self.base_url} answered {status}: {said}"
+            return RetryableError(message, kind=kind, retry_after_s=wait, status=status)
         message = f"{self.base_url} refused the request for model {self.model!r} ({status}): {said}"
         return ServingError(message, kind="bad_request")
 
@@ -226,44 +247,43 @@ class OpenAILM(BaseLM):
         start = f"{self.base_url} knows no model {self.model!r} (404)"
         try:
             async with asyncio.timeout(5):
-                names = await self._served_models()
+                names = [str(one["id"]) for one in await self._list_models()]
         except (ServingError, TimeoutError):
             return f"{start}: {said}; check the model's name and that the URL ends as the server wants it, often in /v1"
         return f"{start}; it serves {', '.join(map(repr, names)) or 'none'}"
 
-    def _connection_error(self, error: openai.APIConnectionError) -> ServingError:
-        cause = error.__cause__ or error
-        said = self._key.scrub(f"{type(cause).__name__}: {cause}".rstrip(": "))
-        return RetryableError(
-            f"cannot reach {self.base_url} ({said}); check that the server runs and that the URL is right",
-            kind="connection",
-        )
+    async def _poll(self) -> None:
+        """Ask vLLM whether requests wait in it, while calls are under way; one that does not tell is left alone."""
+        limiter = self.limiter
+        while limiter is not None:
+            await asyncio.sleep(_METRICS_EVERY_S)
+            if limiter.in_flight == 0:
+                limiter.congested = False
+                self._poller = None
+                return
+            try:
+                answer = await self._transport.get("/metrics", root=True)
+            except ServingError:
+                limiter.congested = False
+                continue
+            waiting = wire.waiting_requests(answer.text) if answer.status == 200 else None
+            limiter.congested = bool(waiting)
+            if waiting is None:
+                return  # `_poller` stays set: it is not asked again
 
-    def _open_client(self) -> openai.AsyncOpenAI:
-        """Give the client, which lives on the background loop."""
-        if self._client is None:
-            import openai
-
-            timeout = openai.Timeout(self.deadline.silence_s, connect=self.deadline.connect_s)
-            self._client = openai.AsyncOpenAI(
-                api_key=self._key.value,
-                base_url=self.base_url,
-                max_retries=0,
-                timeout=timeout,
-                http_client=openai.DefaultAsyncHttpxClient(
-                    follow_redirects=False,
-                    timeout=timeout,
-                    trust_env=not is_loopback(self.base_url),  # no proxy lies between this machine and itself
-                ),
-            )
-            loop = asyncio.get_running_loop()
-            weakref.finalize(self, _close_later, loop, self._client).atexit = False
-        return self._client
+    async def _close(self) -> None:
+        poller, self._poller = self._poller, None
+        if poller is not None:
+            poller.cancel()
+        await self._transport.close()
 
 
-def _close_later(loop: asyncio.AbstractEventLoop, client: openai.AsyncOpenAI) -> None:
-    if loop.is_running() and not client.is_closed():
-        asyncio.run_coroutine_threadsafe(client.close(), loop)
+def _checked_body(extra: dict[str, Any] | None) -> dict[str, Any]:
+    try:
+        json.dumps(extra, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"extra_body must be plain JSON data, got {extra!r}: {error}") from None
+    return dict(extra or {})
 
 
 def _find_key(api_key: str | None, base_url: str, flavour: str) -> str:
@@ -274,40 +294,3 @@ def _find_key(api_key: str | None, base_url: str, flavour: str) -> str:
     if flavour != "openai" or is_loopback(base_url):
         return "EMPTY"
     raise UserError(f"{base_url} needs an API key: set OPENAI_API_KEY, or pass api_key=…")
-
-
-def _pack(options: tuple[str, ...]) -> JsonSchema:
-    return JsonSchema(
-        {
-            "type": "object",
-            "properties": {_PACKED: {"type": "string", "enum": list(options)}},
-            "required": [_PACKED],
-            "additionalProperties": False,
-        },
-        _PACKED,
-    )
-
-
-def _unpack(text: str) -> str:
-    """Take the choice out of its JSON object; a text that holds none (cut off, say) stays as it is."""
-    try:
-        data = json.loads(text)
-    except ValueError:
-        return text
-    packed = data.get(_PACKED) if isinstance(data, dict) else None
-    return packed if isinstance(packed, str) else text
-
-
-def _allows_strict(schema: Any) -> bool:
-    """Tell whether OpenAI's strict mode takes a schema: every object closed, every property required."""
-    if isinstance(schema, list):
-        return all(_allows_strict(one) for one in schema)
-    if not isinstance(schema, dict):
-        return True
-    if schema.get("type") == "object":
-        properties = schema.get("properties", {})
-        if schema.get("additionalProperties") is not False or set(schema.get("required", ())) != set(properties):
-            return False
-    return all(
-        _allows_strict(one) for key, one in schema.items() if key not in ("default", "enum", "const", "examples")
-    )

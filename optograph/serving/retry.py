@@ -9,12 +9,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from optograph.errors import ServingError, UserError
-
-if TYPE_CHECKING:
-    import tenacity
 
 T = TypeVar("T")
 
@@ -48,40 +45,58 @@ class Retry:
 class Deadline:
     """How long to wait for an endpoint, in seconds; None waits for ever.
 
-    Answers are not streamed, so the first token and the last arrive together: `silence_s` bounds both the wait for the
-    first byte and every gap between two reads, and `total_s` stops a server that drips.
+    Where an answer is not streamed, its first token and its last arrive together: `silence_s` bounds both the wait for
+    the first byte and every gap between two reads, and `total_s` stops a server that drips. Where it is streamed,
+    `first_token_s` and `between_tokens_s` bound the waits for events as well, so that a server that stalls, or sends
+    nothing but comments to keep the connection open, is found out early.
 
     Attributes:
         connect_s: Until the connection stands.
         silence_s: Longest time without a single byte from the server within one attempt.
         total_s: The whole call: every attempt and every wait between them (not the wait for a free place under the
-            concurrency limit).
+            concurrency limit before the first).
+        first_token_s: From the head of a streamed answer to its first event.
+        between_tokens_s: Between two events of a streamed answer.
     """
 
     connect_s: float | None = 10.0
     silence_s: float | None = 300.0
     total_s: float | None = 600.0
+    first_token_s: float | None = 300.0
+    between_tokens_s: float | None = 60.0
 
     def __post_init__(self) -> None:
-        for value in (self.connect_s, self.silence_s, self.total_s):
+        for value in (self.connect_s, self.silence_s, self.total_s, self.first_token_s, self.between_tokens_s):
             if value is not None and not value > 0:
                 raise UserError(f"a deadline is above 0 seconds or None, got {self!r}")
 
 
 NO_RETRY = Retry(attempts=1, bad_answers=1)
-NO_DEADLINE = Deadline(connect_s=None, silence_s=None, total_s=None)
+NO_DEADLINE = Deadline(connect_s=None, silence_s=None, total_s=None, first_token_s=None, between_tokens_s=None)
 
 
 class RetryableError(ServingError):
-    """A `ServingError` that may pass, with the wait that the server asked for.
+    """A `ServingError` that may pass, with what the transport knows of it.
 
     Attributes:
         retry_after_s: The server's ``Retry-After`` in seconds, or None.
+        status: HTTP status of the answer, or None where there was none.
+        reached: Whether there was a connection at all; without one, the request itself cannot be to blame.
     """
 
-    def __init__(self, message: str, *, kind: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str,
+        retry_after_s: float | None = None,
+        status: int | None = None,
+        reached: bool = True,
+    ) -> None:
         super().__init__(message, kind=kind, retryable=True)
         self.retry_after_s = retry_after_s
+        self.status = status
+        self.reached = reached
 
 
 def status_is_retryable(status: int) -> bool:
@@ -117,58 +132,82 @@ def parse_retry_after(value: str | None, *, now: datetime | None = None) -> floa
     return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
 
 
-async def with_retries(policy: Retry, attempt: Callable[[], Awaitable[T]]) -> T:
-    """Await ``attempt()`` until it succeeds, fails for good, or the policy is spent.
+class Attempts:
+    """Counts the attempts of one call and says how long to wait before the next one.
 
-    Waits between attempts are drawn uniformly from half to one and a half of ``base_s * 2**k``; a ``Retry-After`` of
-    the server is a lower bound.
+    Waits are drawn uniformly from half to one and a half of ``base_s * 2**k``; a ``Retry-After`` of the server is a
+    lower bound.
 
     Args:
         policy: How often and how long.
+
+    Attributes:
+        made: Attempts that were made.
+    """
+
+    __slots__ = ("_bad_answers", "_counted", "_policy", "made")
+
+    def __init__(self, policy: Retry) -> None:
+        self._policy = policy
+        self._counted = 0
+        self._bad_answers = 0
+        self.made = 0
+
+    def wait_after(self, error: ServingError, *, free: bool = False) -> float | None:
+        """Count a failed attempt.
+
+        Args:
+            error: Why it failed.
+            free: Whether it says nothing about the request, and so does not use up the policy's attempts.
+
+        Returns:
+            Seconds to wait before the next attempt, or None when there is to be none.
+        """
+        self.made += 1
+        self._counted += not free
+        policy = self._policy
+        if not error.retryable or self._counted >= policy.attempts:
+            return None
+        wanted = getattr(error, "retry_after_s", None) or 0.0
+        if wanted > policy.cap_s:
+            return None
+        self._bad_answers += error.kind == "bad_response"
+        if self._bad_answers >= policy.bad_answers:
+            return None
+        doubled = policy.base_s * 2.0 ** max(0, min(self._counted, 30) - 1)
+        return max(wanted, min(policy.cap_s, doubled * random.uniform(0.5, 1.5)))  # noqa: S311 - no secret
+
+    def last(self, error: ServingError) -> ServingError:
+        """Return the failure to raise: `error`, with the number of attempts in its message when there were several."""
+        if self.made <= 1:
+            return error
+        message = f"{error} (gave up after {self.made} attempts)"
+        final = ServingError(message, kind=error.kind, retryable=error.retryable)
+        final.__cause__ = error
+        return final
+
+
+async def with_retries(policy: Retry, attempt: Callable[[], Awaitable[T]]) -> T:
+    """Await ``attempt()`` until it succeeds, fails for good, or the policy is spent.
+
+    Args:
+        policy: How often and how long; see `Attempts` for the waits.
         attempt: Makes one attempt; a `ServingError` with ``retryable`` set is tried again.
 
     Raises:
         ServingError: The last failure, with the number of attempts in its message when there were several.
     """
-    import tenacity
-
-    bad_answers = 0
-
-    def again(state: tenacity.RetryCallState) -> bool:
-        nonlocal bad_answers
-        error = state.outcome.exception() if state.outcome is not None else None
-        if not isinstance(error, ServingError) or not error.retryable:
-            return False
-        wanted = getattr(error, "retry_after_s", None)
-        if wanted is not None and wanted > policy.cap_s:
-            return False
-        bad_answers += error.kind == "bad_response"
-        return bad_answers < policy.bad_answers
-
-    def wait(state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome is not None else None
-        own = min(policy.cap_s, policy.base_s * 2.0 ** (state.attempt_number - 1) * random.uniform(0.5, 1.5))  # noqa: S311
-        return max(own, getattr(error, "retry_after_s", None) or 0.0)
-
-    retrying = tenacity.AsyncRetrying(
-        stop=tenacity.stop_after_attempt(policy.attempts),
-        retry=again,
-        wait=wait,
-        sleep=asyncio.sleep,
-        reraise=True,
-    )
-
-    async def once() -> T:  # tenacity awaits only what it sees to be a coroutine function
-        return await attempt()
-
-    try:
-        return await retrying(once)
-    except ServingError as error:
-        number = retrying.statistics.get("attempt_number", 1)
-        if number == 1:
-            raise
-        message = f"{error} (gave up after {number} attempts)"
-        raise ServingError(message, kind=error.kind, retryable=error.retryable) from error
+    attempts = Attempts(policy)
+    while True:
+        try:
+            return await attempt()
+        except ServingError as error:
+            wait = attempts.wait_after(error)
+            if wait is None:
+                if attempts.made == 1:
+                    raise
+                raise attempts.last(error) from error
+        await asyncio.sleep(wait)
 
 
 async def within(total_s: float | None, work: Awaitable[T], what: str) -> T:

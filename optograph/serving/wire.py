@@ -6,6 +6,7 @@ Both the chat and the raw completion format are read, with the additions of vLLM
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -65,7 +66,7 @@ def decode(body: str, where: str) -> JsonObject:
         ServingError: Of kind ``"bad_response"`` when it is anything else, or holds NaN or infinity.
     """
     try:
-        data = json.loads(body, parse_constant=_refuse_constant)
+        data = _DECODER.decode(body)
     except (ValueError, RecursionError) as error:
         raise bad_response(f"{where} answered with something that is no JSON ({error}): {excerpt(body)!r}") from None
     if not isinstance(data, dict):
@@ -140,6 +141,29 @@ def check_constraint(completion: Completion, schema: Schema | None, *, json_too:
             )
 
 
+def prices_of(listed: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Read the price in an entry of a list of models (``pricing: {prompt, completion}``, US dollars per token).
+
+    Returns:
+        US dollars per million tokens read, and per million tokens written; None where the entry gives no usable price.
+    """
+    pricing = listed.get("pricing")
+    if not isinstance(pricing, Mapping):
+        return None
+    try:
+        read, written = (float(pricing[name]) * 1e6 for name in ("prompt", "completion"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    good = math.isfinite(read) and math.isfinite(written) and read >= 0 and written >= 0
+    return (read, written) if good else None
+
+
+def waiting_requests(metrics: str) -> int | None:
+    """Read from vLLM's metrics how many requests wait for a place, over all its engines; None: they do not tell."""
+    found = re.findall(r"^vllm:num_requests_waiting(?:\{[^}]*\})? ([0-9.eE+]+)$", metrics, re.MULTILINE)
+    return int(sum(float(value) for value in found)) if found else None
+
+
 def bad_response(message: str) -> ServingError:
     """Make the error for an unusable answer."""
     return ServingError(message, kind="bad_response", retryable=True)
@@ -160,6 +184,9 @@ def _is_json(text: str) -> bool:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _text(choice: Mapping[str, Any], where: str) -> str:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from optograph.storage.batch import Batch
 from optograph.storage.canonical import canonical_json, content_hash
+from optograph.storage.damage import Damage
+from optograph.storage.failpoints import FAILPOINTS, failpoint
 from optograph.storage.journal import Journal
 from optograph.storage.rows import CallRow, CandidateRow, DecisionRow, EvaluationRow
 
 __all__ = [
+    "FAILPOINTS",
+    "Batch",
     "CallRow",
     "CandidateRow",
+    "Damage",
     "DecisionRow",
     "EvaluationRow",
     "Journal",
     "canonical_json",
     "content_hash",
+    "failpoint",
 ]

@@ -1,62 +1,74 @@
-"""The journal of a run: append-only SQLite tables in sequence order, a CRC on each row, payloads by their hash."""
+"""The journal of a run: what was paid for and what was decided, in order, each record checked when it is read."""
 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
-import zlib
+import weakref
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from optograph.errors import StorageError
-from optograph.storage.canonical import canonical_json, content_hash
+from optograph.storage import schema
+from optograph.storage.batch import Batch, Operations, evaluation_key, plain_key
+from optograph.storage.damage import Damage
 from optograph.storage.lock import WriterLock
+from optograph.storage.reader import FileReader, MemoryReader, Reader
+from optograph.storage.repair import open_for_reading, open_for_writing
 from optograph.storage.rows import CallRow, CandidateRow, DecisionRow, EvaluationRow, Row
+from optograph.storage.store import Life, Store
+from optograph.storage.trouble import explained
+from optograph.storage.writer import InlineWriter, ThreadWriter
 
-SCHEMA_VERSION = 1
-_TABLES = ("calls", "candidates", "evaluations", "decisions", "states", "events")
 _RowT = TypeVar("_RowT", bound=Row)
-
-
-def _schema() -> str:
-    parts = [
-        "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;",
-        "CREATE TABLE IF NOT EXISTS payloads (hash TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;",
-    ]
-    for table in _TABLES:
-        parts.append(
-            f"CREATE TABLE IF NOT EXISTS {table} (seq INTEGER PRIMARY KEY AUTOINCREMENT, "
-            "key TEXT NOT NULL, body TEXT NOT NULL, crc INTEGER NOT NULL);"
-            f"CREATE INDEX IF NOT EXISTS {table}_key ON {table} (key, seq);"
-        )
-    return "".join(parts)
-
-
-def _crc(key: str, body: str) -> int:
-    return zlib.crc32(f"{key}\n{body}".encode())
+_Record = tuple[int, bytes, bytes]
 
 
 class Journal:
     """Everything one run learns, written once and in order.
 
-    Use ``Journal.open(directory)`` for a run on disk, ``Journal.memory()`` for one that need not survive.
-    All methods may be called from any thread; a record is durable when its method returns.
+    Use ``Journal.open(directory)`` for a run on disk, ``Journal.read(directory)`` to look at one from another process,
+    also while it runs, and ``Journal.memory()`` for one that need not survive. All methods may be called from any
+    thread; a record is durable when the method that writes it returns. ``batch`` writes several, all of them or none.
+
+    Attributes:
+        directory: The run directory; None for a journal in memory.
+        damage: What was found damaged so far.
     """
 
-    def __init__(self, connection: sqlite3.Connection, lock: WriterLock | None = None) -> None:
-        self._db = connection
-        self._writer = lock
-        self._mutex = threading.RLock()
-        self._open = True
+    def __init__(
+        self,
+        reader: Reader,
+        writer: ThreadWriter | InlineWriter | None,
+        *,
+        directory: Path | None = None,
+        life: Life | None = None,
+        damage: Damage | None = None,
+        lock: WriterLock | None = None,
+    ) -> None:
+        self.directory = directory
+        self.damage = damage or Damage()
+        self._reader = reader
+        self._writer = writer
+        self._life = life
+        self._met: set[tuple[str, int | bytes]] = set()
+        self._close = weakref.finalize(self, _shut, os.getpid(), reader, writer, lock)
 
     @classmethod
     def open(cls, directory: str | Path) -> Journal:
         """Open or create the journal of a run directory, as its only writer.
 
+        The file is checked; what is damaged is taken out, and reported in ``damage``. A file of an older version is
+        brought up to date.
+
         Raises:
-            StorageError: Another process holds the directory, or the file is no journal of this version.
+            StorageError: Another process holds the directory, the disk refuses, or a newer program wrote the file.
         """
         root = Path(directory)
         try:
@@ -64,44 +76,54 @@ class Journal:
         except OSError as error:
             raise StorageError(f"cannot create the run directory {str(root)!r}: {error.strerror}") from error
         lock = WriterLock(root)
+        db: sqlite3.Connection | None = None
         try:
-            db = sqlite3.connect(root / "journal.db", check_same_thread=False, isolation_level=None)
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            return cls._prepared(db, lock)
-        except sqlite3.Error as error:
+            db, damage = open_for_writing(root)
+            life = Life(**(schema.get_meta(db, schema.LIFE) or {}))
+            store = Store(db, life)
+            store.write_life()
+        except BaseException as error:
+            if db is not None:
+                db.close()
             lock.close()
-            raise StorageError(f"cannot open the journal in {str(root)!r}: {error}") from error
-        except StorageError:
-            lock.close()
+            if isinstance(error, sqlite3.Error):
+                raise explained(error, root) from error
             raise
+        reader = FileReader(root / "journal.db", view=False)
+        return cls(reader, ThreadWriter(store, root), directory=root, life=life, damage=damage, lock=lock)
+
+    @classmethod
+    def read(cls, directory: str | Path) -> Journal:
+        """Open the journal of a run directory for reading, beside the process that may be writing it.
+
+        Nothing is locked, changed or repaired; damaged records are absent. Methods that write raise ``StorageError``.
+
+        Raises:
+            StorageError: There is no journal, it is damaged as a whole, or another program version wrote it.
+        """
+        root = Path(directory)
+        reader = open_for_reading(root)
+        journal = cls(reader, None, directory=root)
+        try:
+            journal.damage = Damage.from_json(journal._meta(schema.DAMAGE))
+        except BaseException:
+            journal.close()
+            raise
+        return journal
 
     @classmethod
     def memory(cls) -> Journal:
         """Return a journal that lives in memory only."""
-        return cls._prepared(sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None), None)
-
-    @classmethod
-    def _prepared(cls, db: sqlite3.Connection, lock: WriterLock | None) -> Journal:
-        db.executescript(_schema())
-        db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
-        (version,) = db.execute("SELECT value FROM meta WHERE key='schema'").fetchone()
-        if int(version) != SCHEMA_VERSION:
-            db.close()
-            raise StorageError(
-                f"the journal has schema version {version}, this program reads {SCHEMA_VERSION}: "
-                "use the program version that wrote it"
-            )
-        return cls(db, lock)
+        db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        db.text_factory = bytes
+        schema.create(db)
+        mutex = threading.RLock()
+        life = Life()
+        return cls(MemoryReader(db, mutex), InlineWriter(Store(db, life), mutex), life=life)
 
     def close(self) -> None:
-        """Close the file and give the directory free; closing twice is harmless."""
-        with self._mutex:
-            if self._open:
-                self._open = False
-                self._db.close()
-                if self._writer is not None:
-                    self._writer.close()
+        """Write what is queued, make the journal one file and give the directory free; closing twice is harmless."""
+        self._close()
 
     def __enter__(self) -> Journal:
         return self
@@ -109,17 +131,82 @@ class Journal:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    # -- payloads ---------------------------------------------------------------------------------
+    @property
+    def active_s(self) -> float:
+        """Seconds for which writers have had this journal open, over all lives."""
+        return self._life.active_s if self._life is not None else float(self._written_life().get("active_s", 0.0))
+
+    @property
+    def lives(self) -> int:
+        """How many times the journal was opened for writing."""
+        return self._life.lives if self._life is not None else int(self._written_life().get("lives", 0))
+
+    def _written_life(self) -> dict[str, Any]:
+        return self._meta(schema.LIFE) or {}
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def batch(self) -> Batch:
+        """Return an empty batch: add records to it, then ``commit`` it, or ``await`` its ``acommit``."""
+        return Batch(self._writing())
 
     def put(self, data: Any) -> str:
         """Store JSON data under its hash and return the hash; equal data is stored once."""
-        digest = content_hash(data)
-        with self._mutex:
-            self._execute(
-                "INSERT OR IGNORE INTO payloads VALUES (?, ?)",
-                (digest, zlib.compress(canonical_json(data).encode("ascii"), 6)),
-            )
+        batch = self.batch()
+        digest = batch.put(data)
+        batch.commit()
         return digest
+
+    def add_call(self, row: CallRow) -> int:
+        """Record a model call; returns its sequence number."""
+        batch = self.batch()
+        batch.add_call(row)
+        return batch.commit()[0]
+
+    def add_candidate(self, row: CandidateRow) -> None:
+        """Record a candidate, once."""
+        batch = self.batch()
+        batch.add_candidate(row)
+        batch.commit()
+
+    def add_evaluation(self, row: EvaluationRow) -> int:
+        """Record one example's evaluation; returns its sequence number."""
+        batch = self.batch()
+        batch.add_evaluation(row)
+        return batch.commit()[0]
+
+    def add_decision(self, row: DecisionRow) -> int:
+        """Record a verdict; returns its sequence number."""
+        batch = self.batch()
+        batch.add_decision(row)
+        return batch.commit()[0]
+
+    def save_state(self, name: str, state: Any) -> None:
+        """Record the state of an optimizer or generator; the newest counts."""
+        batch = self.batch()
+        batch.save_state(name, state)
+        batch.commit()
+
+    def add_event(self, kind: str, **data: Any) -> int:
+        """Record that something happened (a start, a stop, an error); returns its sequence number."""
+        batch = self.batch()
+        batch.add_event(kind, **data)
+        return batch.commit()[0]
+
+    def set_meta(self, name: str, value: Any) -> None:
+        """Set a named JSON value of the journal; it replaces the one before."""
+        batch = self.batch()
+        batch.set_meta(name, value)
+        batch.commit()
+
+    def _writing(self) -> ThreadWriter | InlineWriter:
+        if self._writer is None:
+            raise StorageError(
+                f"the journal in {str(self.directory)!r} is open for reading only: use Journal.open to write"
+            )
+        return self._writer
+
+    # -- reading ----------------------------------------------------------------------------------
 
     def get(self, digest: str) -> Any:
         """Return the JSON data stored under ``digest``.
@@ -127,123 +214,165 @@ class Journal:
         Raises:
             StorageError: Nothing is stored there, or what is stored does not match its hash.
         """
-        with self._mutex:
-            row = self._execute("SELECT data FROM payloads WHERE hash=?", (digest,)).fetchone()
-        if row is None:
-            raise StorageError(f"payload {digest!r} is not in the journal")
-        try:
-            data = json.loads(zlib.decompress(row[0]))
-        except (zlib.error, ValueError) as error:
-            raise StorageError(f"payload {digest!r} is damaged") from error
-        if content_hash(data) != digest:
-            raise StorageError(f"payload {digest!r} is damaged")
-        return data
+        return json.loads(self._payload(digest))
 
-    # -- records ----------------------------------------------------------------------------------
-
-    def add_call(self, row: CallRow) -> int:
-        """Record a model call; returns its sequence number."""
-        return self._append("calls", row.key, row.model_dump())
+    def get_meta(self, name: str) -> Any | None:
+        """Return the named JSON value, or None where there is none (or it was damaged)."""
+        return self._meta(plain_key(name))
 
     def find_call(self, key: str) -> CallRow | None:
         """Return the newest successful call with this key, or None."""
-        found = None
-        for row in self._rows("calls", CallRow, key):
+        for body in self._found("calls", key):
+            row = _parse(CallRow, body)
             if row.completion is not None:
-                found = row
-        return found
+                return row
+        return None
 
     def calls(self) -> list[CallRow]:
         """Return all calls in order."""
-        return list(self._rows("calls", CallRow))
-
-    def add_candidate(self, row: CandidateRow) -> None:
-        """Record a candidate, once."""
-        with self._mutex:
-            if not any(True for _ in self._rows("candidates", CandidateRow, row.id)):
-                self._append("candidates", row.id, row.model_dump())
+        return [_parse(CallRow, body) for _, _, body in self._all("calls")]
 
     def candidates(self) -> list[CandidateRow]:
         """Return all candidates in the order in which they were met."""
-        return list(self._rows("candidates", CandidateRow))
-
-    def add_evaluation(self, row: EvaluationRow) -> int:
-        """Record one example's evaluation; returns its sequence number."""
-        return self._append("evaluations", _evaluation_key(row), row.model_dump())
+        return [_parse(CandidateRow, body) for _, _, body in self._all("candidates")]
 
     def find_evaluation(self, candidate: str, split: str, example: str, repeat: int) -> EvaluationRow | None:
-        """Return the newest evaluation of this example under this candidate that has a score, or None."""
-        found = None
-        for row in self._rows("evaluations", EvaluationRow, f"{candidate}/{split}/{example}/{repeat}"):
-            if row.feedback is not None:
-                found = row
-        return found
+        """Return the newest evaluation of this example under this candidate that has a score, or None.
+
+        One whose output, subgraph or trace was lost counts as none.
+        """
+        for body in self._found("evaluations", evaluation_key(candidate, split, example, repeat)):
+            row = _parse(EvaluationRow, body)
+            parts = (row.output, row.subgraph, row.trace)
+            if row.feedback is not None and all(part is None or self._has(part) for part in parts):
+                return row
+        return None
 
     def evaluations(self) -> list[EvaluationRow]:
         """Return all evaluations in order."""
-        return list(self._rows("evaluations", EvaluationRow))
-
-    def add_decision(self, row: DecisionRow) -> int:
-        """Record a verdict; returns its sequence number."""
-        return self._append("decisions", row.candidate, row.model_dump())
+        return [_parse(EvaluationRow, body) for _, _, body in self._all("evaluations")]
 
     def decisions(self) -> list[DecisionRow]:
         """Return all decisions in order."""
-        return list(self._rows("decisions", DecisionRow))
-
-    def save_state(self, name: str, state: Any) -> None:
-        """Record the state of an optimizer or generator; the newest counts."""
-        self._append("states", name, {"payload": self.put(state)})
+        return [_parse(DecisionRow, body) for _, _, body in self._derived("decisions")]
 
     def load_state(self, name: str) -> Any | None:
         """Return the newest state under ``name``, or None."""
-        last = None
-        for body in self._bodies("states", name):
-            last = body
-        return None if last is None else self.get(last["payload"])
-
-    def add_event(self, kind: str, **data: Any) -> int:
-        """Record that something happened (a start, a stop, an error)."""
-        return self._append("events", kind, data)
+        key = plain_key(name).encode()
+        digest = None
+        for _, found, body in self._derived("states"):
+            if found == key:
+                digest = json.loads(body)["payload"]
+        return None if digest is None else self.get(digest)
 
     def events(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Return the data of all events, or of those of one kind, in order."""
-        return list(self._bodies("events", kind))
+        key = None if kind is None else plain_key(kind).encode()
+        return [json.loads(body) for _, found, body in self._derived("events") if key is None or found == key]
 
-    # -- rows -------------------------------------------------------------------------------------
+    # -- checked records --------------------------------------------------------------------------
 
-    def _append(self, table: str, key: str, body: dict[str, Any]) -> int:
-        text = canonical_json(body)
-        key = key.encode("utf-8", "backslashreplace").decode()
-        with self._mutex:
-            cursor = self._execute(
-                f"INSERT INTO {table} (key, body, crc) VALUES (?, ?, ?)",  # noqa: S608 - fixed names
-                (key, text, _crc(key, text)),
-            )
-            return int(cursor.lastrowid or 0)
+    def _found(self, table: str, key: str) -> Iterator[bytes]:
+        """Give the bodies of the whole rows of a key, newest first."""
+        key = plain_key(key)
+        sql = f"SELECT seq, key, body, crc FROM {table} WHERE key=? ORDER BY seq DESC"  # noqa: S608 - fixed names
+        rows = self._reader.query(sql, (key,))
+        for row in rows:
+            if not schema.is_whole(table, *row):
+                self._meet(table, row[0])
+            elif row[1] == key.encode():
+                yield row[2]
 
-    def _rows(self, table: str, kind: type[_RowT], key: str | None = None) -> Iterator[_RowT]:
-        for body in self._bodies(table, key):
-            yield kind.model_validate(body)
+    def _all(self, table: str) -> list[_Record]:
+        rows = self._reader.query(f"SELECT seq, key, body, crc FROM {table} ORDER BY seq")  # noqa: S608 - fixed names
+        return [row[:3] for row in rows if self._whole(table, row)]
 
-    def _bodies(self, table: str, key: str | None = None) -> Iterator[dict[str, Any]]:
-        where, args = ("WHERE key=?", (key,)) if key is not None else ("", ())
-        with self._mutex:
-            rows = self._execute(
-                f"SELECT seq, key, body, crc FROM {table} {where} ORDER BY seq",  # noqa: S608 - fixed names
-                args,
-            ).fetchall()
-        for seq, row_key, text, crc in rows:
-            if _crc(row_key, text) != crc:
-                raise StorageError(f"row {seq} of {table!r} is damaged: its checksum does not match")
-            yield json.loads(text)
+    def _whole(self, table: str, row: tuple[Any, ...]) -> bool:
+        if schema.is_whole(table, *row):
+            return True
+        self._meet(table, row[0])
+        return False
 
-    def _execute(self, statement: str, arguments: tuple[Any, ...]) -> sqlite3.Cursor:
+    def _derived(self, table: str) -> list[_Record]:
+        """Return the rows of a table that counts only together with its like; none where a reader finds one damaged."""
+        tables = [table] if self._writer is not None else list(schema.DERIVED)
+        heads, *found = self._reader.snapshot(
+            [
+                ("SELECT value, crc FROM meta WHERE key=?", (schema.HEADS,)),
+                *((f"SELECT seq, key, body, crc FROM {one} ORDER BY seq", ()) for one in tables),  # noqa: S608 - fixed names
+            ]
+        )
+        known = schema.parse_meta(schema.HEADS, *heads[0]) if heads else None
+        if known is not None and all(map(partial(schema.derived_is_whole, known), tables, found)):
+            return [row[:3] for row in found[tables.index(table)]]
+        if self._writer is None:
+            return []
+        raise StorageError(
+            f"the {table} of the journal in {str(self.directory)!r} were damaged while it was open: "
+            f"`optograph resume {self.directory}` repairs it"
+        )
+
+    def _meta(self, name: str) -> Any | None:
+        rows = self._reader.query("SELECT value, crc FROM meta WHERE key=?", (name,))
+        return schema.parse_meta(name, *rows[0]) if rows else None
+
+    def _has(self, digest: str) -> bool:
+        if self._writer is not None and bytes.fromhex(digest) in self._writer.stored:
+            return True
         try:
-            return self._db.execute(statement, arguments)
-        except sqlite3.Error as error:
-            raise StorageError(f"the journal refused a read or write: {error}") from error
+            self._payload(digest)
+        except StorageError:
+            return False
+        return True
+
+    def _payload(self, digest: str) -> bytes:
+        try:
+            raw = bytes.fromhex(digest)
+        except ValueError as error:
+            raise StorageError(f"payload {digest!r} is not in the journal: a hash has 64 hex digits") from error
+        rows = self._reader.query("SELECT data FROM payloads WHERE hash=?", (raw,))
+        if not rows:
+            raise StorageError(f"payload {digest!r} is not in the journal")
+        text = schema.unpack(raw, rows[0][0])
+        if text is None:
+            self._meet("payloads", raw)
+            raise StorageError(f"payload {digest!r} is damaged: `optograph resume {self.directory}` asks for it again")
+        return text
+
+    def _meet(self, table: str, which: int | bytes) -> None:
+        """Count a damaged record once, and have it taken out."""
+        if (table, which) in self._met:
+            return
+        self._met.add((table, which))
+        if table == "payloads":
+            self.damage.payloads += 1
+        else:
+            self.damage.rows += 1
+        if self._writer is not None:
+            name = which.hex() if isinstance(which, bytes) else which
+            operations = Operations(drop=[(table, which)], meta={schema.DAMAGE: self.damage.to_json()})
+            operations.rows.append(("events", "damage", json.dumps({"record": name, "table": table})))
+            self._writer.leave(operations)
 
 
-def _evaluation_key(row: EvaluationRow) -> str:
-    return f"{row.candidate}/{row.split}/{row.example}/{row.repeat}"
+def _parse(kind: type[_RowT], body: bytes) -> _RowT:
+    """Read a row whose checksum was right."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError:
+        pass  # JSON allows lone surrogates, which pydantic's parser does not
+    try:
+        return kind.model_validate(json.loads(body))
+    except (ValidationError, ValueError) as error:
+        raise StorageError(f"a record of the journal is not a {kind.__name__}: a newer program wrote it") from error
+
+
+def _shut(pid: int, reader: Reader, writer: ThreadWriter | InlineWriter | None, lock: WriterLock | None) -> None:
+    """Close the parts of a journal; a child process leaves them alone."""
+    if os.getpid() != pid:
+        return
+    reader.close()
+    if writer is not None:
+        writer.close()
+    if lock is not None:
+        lock.close()

@@ -30,6 +30,14 @@ class CallRow(Row):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     latency_s: float = 0.0
+    model: str = ""
+    """Name of the model in the job, as prices and budgets know it."""
+    usd: float | None = None
+    """What the call cost, in US dollars; None where no price is known."""
+    attempts: int = 1
+    """How many requests were sent, retries included."""
+    finish: str = ""
+    """Why the answer ended, as the endpoint says: ``"stop"``, ``"length"`` …"""
 
 
 class CandidateRow(Row):
@@ -62,6 +70,10 @@ class EvaluationRow(Row):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+    truncated: int = 0
+    """Calls whose answer was cut at its token limit."""
+    usd: float | None = None
+    """What the calls cost, in US dollars; None where no price is known."""
 
 
 class DecisionRow(Row):

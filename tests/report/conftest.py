@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ from optograph.report import (
     Baseline,
     CandidateRow,
     ExampleRow,
+    FailureRow,
+    LimitRow,
     ModelRow,
     ParameterRow,
+    RunFacts,
     RunReport,
     Splits,
     StepRow,
@@ -120,7 +124,7 @@ def _steps(candidates: list[CandidateRow]) -> list[StepRow]:
     for index, row in enumerate(order):
         score = row.dev_score or 0.0
         calls += 96 if row.origin != "few-shot" else 92
-        best = max(best, score) if row.accepted else best
+        before, best = best, max(best, score) if row.accepted else best
         low, high = _interval(score, 90)
         decision = "seed" if index == 0 else "accepted" if row.accepted else "rejected"
         reason = {
@@ -143,6 +147,9 @@ def _steps(candidates: list[CandidateRow]) -> list[StepRow]:
                 reason=reason,
                 calls_so_far=calls,
                 seconds=calls * 0.046,
+                gain=score - before if index else None,
+                gain_low=score - before - 0.07 if index else None,
+                gain_high=score - before + 0.08 if index else None,
             )
         )
     return steps
@@ -249,6 +256,8 @@ def _usage() -> list[UsageRow]:
             prompt_tokens=311840,
             completion_tokens=1962,
             seconds=74.2,
+            usd=0.0,
+            failed=3,
         ),
         UsageRow(
             role="optimizer",
@@ -300,7 +309,28 @@ def make_report() -> RunReport:
             majority=0.508,
         ),
         usage=_usage(),
-        failures={"wrong-label": 611, "unparsed": 12, "timeout": 2},
+        failures=[
+            FailureRow(kind="wrong-label", search=611, before=72, after=28),
+            FailureRow(kind="unparsed", search=12),
+            FailureRow(kind="truncated", search=5, before=1),
+            FailureRow(kind="timeout", search=2),
+            FailureRow(kind="missing", search=1),
+        ],
+        limits=[
+            LimitRow(what="calls", used=1973, limit=4000),
+            LimitRow(what="usd", used=0.0121, limit=0.5),
+            LimitRow(what="minutes", used=1.61, limit=5),
+            LimitRow(what="calls", used=11, limit=40, role="optimizer"),
+        ],
+        facts=RunFacts(lives=3, damaged_rows=2),
+        settings={
+            "name": "reviews",
+            "workflow.target": "app.py:build",
+            "optimizer.name": "optoprime",
+            "optimizer.seed": 0,
+            "task.inputs": ["text"],
+            "budget.calls": 4000,
+        },
         duration_s=96.4,
     )
 
@@ -308,4 +338,44 @@ def make_report() -> RunReport:
 @pytest.fixture
 def report() -> RunReport:
     """A realistic report."""
+    return make_report()
+
+
+def poisoned(data: Any, payload: Callable[[], str]) -> Any:
+    """Put the next payload into every free text, and into every key that users name."""
+    if isinstance(data, list):
+        return [poisoned(item, payload) for item in data]
+    if isinstance(data, str):
+        return data + payload()
+    if not isinstance(data, dict):
+        return data
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        if (key == "kind" and "detail" in data) or key in ("state", "examples_split"):
+            result[key] = value  # closed lists
+        elif key == "what":
+            result[key] = value + payload()
+        elif key in ("values", "input", "settings") and isinstance(value, dict):
+            result[key] = {name + payload(): poisoned(item, payload) for name, item in value.items()}
+        else:
+            result[key] = poisoned(value, payload)
+    return result
+
+
+@pytest.fixture(scope="session")
+def poisoned_report() -> Callable[[Callable[[], str]], RunReport]:
+    """Makes a short form of the realistic report with the next payload in each of its texts."""
+
+    def made(payload: Callable[[], str]) -> RunReport:
+        data = make_report().model_dump()
+        for name, number in (("examples", 8), ("candidates", 6), ("steps", 6)):
+            data[name] = data[name][:number]
+        return RunReport.model_validate(poisoned(data, payload))
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def whole_report() -> RunReport:
+    """The realistic report, for fixtures that live longer than a test."""
     return make_report()

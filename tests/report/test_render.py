@@ -23,7 +23,7 @@ from optograph.report import (
     render_report,
     write_report,
 )
-from optograph.report.model import plain
+from optograph.report.record import plain
 from optograph.report.views import MAX_EXAMPLES, example_status, headline, what_changed
 
 

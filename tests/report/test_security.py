@@ -6,8 +6,9 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
-from typing import Any
+from pathlib import Path
 
 import pytest
 
@@ -15,61 +16,17 @@ from optograph.report import RunReport, render_report
 from optograph.report.render import embed_json
 from optograph.report.svg import clip
 
-PAYLOADS = [
-    "<script>alert(1)</script>",
-    "</script><script>alert(1)</script>",
-    "</style><script>alert(1)</script>",
-    "</title><script>alert(1)</script>",
-    "</textarea><script>alert(1)</script>",
-    "<!--<script>alert(1)//-->",
-    "--><script>alert(1)</script>",
-    "]]><script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "<svg onload=alert(1)>",
-    "<svg><script>alert(1)</script></svg>",
-    "<svg><animate onbegin=alert(1) attributeName=x dur=1s>",
-    "<svg><a xlink:href='javascript:alert(1)'><text>x</text></a></svg>",
-    "<math><mtext><table><mglyph><style><img src=x onerror=alert(1)>",
-    "<body onload=alert(1)>",
-    "<iframe src=javascript:alert(1)></iframe>",
-    "<iframe srcdoc='<script>alert(1)</script>'>",
-    "<object data=javascript:alert(1)>",
-    "<embed src=javascript:alert(1)>",
-    "<base href=//evil.example/>",
-    "<link rel=stylesheet href=//evil.example/x.css>",
-    "<meta http-equiv=refresh content='0;url=javascript:alert(1)'>",
-    "<form action=javascript:alert(1)><input type=submit>",
-    "<details open ontoggle=alert(1)>",
-    "<video><source onerror=alert(1)>",
-    "<input autofocus onfocus=alert(1)>",
-    "<style>@import '//evil.example';</style>",
-    '" onmouseover=alert(1) x="',
-    "' onmouseover=alert(1) x='",
-    "` onmouseover=alert(1) x=`",
-    '"><script>alert(1)</script>',
-    "'><img src=x onerror=alert(1)>",
-    "javascript:alert(1)",
-    "data:text/html,<script>alert(1)</script>",
-    "&lt;script&gt;alert(1)&lt;/script&gt;",
-    "&#60;script&#62;alert(1)",
-    "{{ self.__init__.__globals__ }}{% raw %}<script>",
-    "${alert(1)}<%= alert(1) %>",
-    "\u2028<script>alert(1)</script>\u2029",
-    "\x00<scr\x00ipt>alert(1)</script>",
-    "\ud800<script>alert(1)</script>\x1b]0;x\x07",
-    "<a href='java\tscript:alert(1)'>x</a>",
-    "\u202e<noscript><p title='</noscript><img src=x onerror=alert(1)>'>",
-]
+PAYLOADS: list[str] = json.loads(Path(__file__).with_name("payloads.json").read_text(encoding="utf-8"))
 
 TAGS = """
 html head meta title style body a header div span svg path circle nav ul li button main p h1 h2 h3 section
 small strong dl dt dd ol ins del figure figcaption text line rect g table caption thead tbody tfoot tr th td
-details summary mark aside article pre code defs marker label input footer script
+details summary mark aside article pre code defs marker label input select option footer script
 """
 ATTRIBUTES = """
 lang charset http-equiv content name class href id viewbox width height d cx cy r x y x1 x2 y1 y2 rx type
 title hidden tabindex role scope open for placeholder autocomplete spellcheck text-anchor preserveaspectratio
-markerwidth markerheight markerunits refx refy orient marker-end
+markerwidth markerheight markerunits refx refy orient marker-end value
 """
 
 
@@ -105,25 +62,6 @@ class Page(HTMLParser):
         raise AssertionError(f"a comment got in: {data!r}")
 
 
-def poisoned(data: Any, payload: str) -> Any:
-    """Put the payload into every free text, and into every key that users name."""
-    if isinstance(data, list):
-        return [poisoned(item, payload) for item in data]
-    if isinstance(data, str):
-        return data + payload
-    if not isinstance(data, dict):
-        return data
-    result: dict[str, Any] = {}
-    for key, value in data.items():
-        if key == "kind" and "detail" in data:
-            result[key] = value  # the kinds of nodes are a closed list
-        elif key in ("values", "input", "failures") and isinstance(value, dict):
-            result[key] = {name + payload: poisoned(item, payload) for name, item in value.items()}
-        else:
-            result[key] = poisoned(value, payload)
-    return result
-
-
 def check_page(html: str) -> Page:
     page = Page(html)
     for tag, attributes in page.elements:
@@ -143,10 +81,10 @@ def check_page(html: str) -> Page:
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_no_payload_gets_out_of_its_text(report: RunReport, payload: str) -> None:
-    data = poisoned(report.model_dump(), payload)
-    data["examples"], data["candidates"] = data["examples"][:8], data["candidates"][:6]
-    bad = RunReport.model_validate(data)
+def test_no_payload_gets_out_of_its_text(
+    payload: str, poisoned_report: Callable[[Callable[[], str]], RunReport]
+) -> None:
+    bad = poisoned_report(lambda: payload)
     html = render_report(bad)
     page = check_page(html)
     assert bad.title.endswith(payload[-3:]) or "\ufffd" in bad.title

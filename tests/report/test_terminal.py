@@ -8,7 +8,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from optograph.report import LiveView, RunReport, StepRow, UsageRow, print_summary
+from optograph.report import FailureRow, LiveView, RunReport, StepRow, UsageRow, print_summary
 from optograph.report.terminal import sparkline
 
 
@@ -45,7 +45,7 @@ def test_the_summary_holds_the_figures(report: RunReport) -> None:
         assert words in text
     assert "that excludes zero" in " ".join(text.split())
     assert "55a0c1f" in text
-    assert "wrong-label 611" in text
+    assert "wrong-label 711" in text
 
 
 def test_the_summary_of_nothing_is_short() -> None:
@@ -63,7 +63,7 @@ def test_no_markup_or_escape_reaches_the_terminal() -> None:
         metric_name="score",
         steps=[StepRow(step=1, decision="accepted", reason=bad, optimizer=bad, candidate=bad, dev_score=0.5)],
         usage=[UsageRow(role=bad, model=bad)],
-        failures={bad: 2},
+        failures=[FailureRow(kind=bad, search=2)],
     )
     text = printed(report)
     assert "\x1b" not in text

@@ -49,6 +49,7 @@ class TestScriptedLMThatCanDoNothing(LMConformance):
 
 class OverHttp(LMConformance):
     flavour: Flavour = "openai"
+    stream = False
 
     @pytest.fixture(autouse=True)
     def server(self) -> Iterator[None]:
@@ -60,7 +61,7 @@ class OverHttp(LMConformance):
             yield
 
     def make_lm(self) -> BaseLM:
-        return OpenAILM("test-model", base_url=self.running.url, flavour=self.flavour)
+        return OpenAILM("test-model", base_url=self.running.url, flavour=self.flavour, stream=self.stream)
 
 
 class TestOpenAILM(OverHttp):
@@ -69,6 +70,15 @@ class TestOpenAILM(OverHttp):
 
 class TestOpenAILMOnVllm(OverHttp):
     flavour: Flavour = "vllm"
+
+
+class TestOpenAILMStreamed(OverHttp):
+    stream = True
+
+
+class TestOpenAILMOnVllmStreamed(OverHttp):
+    flavour: Flavour = "vllm"
+    stream = True
 
 
 class TestLlamaCppLM(LMConformance):

@@ -116,9 +116,9 @@ def test_the_budget_is_never_overdrawn_by_many_at_once() -> None:
 
 
 def test_tokens_are_reserved_before_and_settled_after() -> None:
-    budget = Budget(BudgetLimits(tokens=100))
+    budget = Budget(BudgetLimits(tokens=1000))
     first = budget.reserve(ask())
-    with pytest.raises(BudgetExceeded, match="100 tokens"):
+    with pytest.raises(BudgetExceeded, match="1000 tokens"):
         for _ in range(10):
             budget.reserve(ask())
     budget.settle(first, Usage(3, 4))

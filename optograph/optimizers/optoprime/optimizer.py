@@ -9,10 +9,10 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from optograph.errors import UserError
-from optograph.evals import Evaluation, Trial, answers_of
+from optograph.evals import Evaluation, Task, Trial, answers_of
 from optograph.graphs import Candidate, DemosSpec, Parameter, Subgraph, TextSpec, render
 from optograph.graphs.showing import SECTIONS
-from optograph.optimizers.base import Optimizer, OptimizerContext
+from optograph.optimizers.base import Optimizer, OptimizerContext, Plan
 from optograph.optimizers.optoprime.answer import Answer
 from optograph.optimizers.optoprime.memory import Memory, MemoryEntry
 from optograph.optimizers.optoprime.problem import Problem, SuggestionProblem
@@ -59,7 +59,9 @@ class OptoPrimeOptions:
                 f"OptoPrime needs steps and minibatch of at least 1, memory and repairs of at least 0: {self!r}"
             )
         if not 0 <= self.temperature <= 2 or self.max_tokens < 1 or self.budget_tokens < 64:
-            raise UserError(f"OptoPrime needs temperature from 0 to 2, max_tokens >= 1 and budget_tokens >= 64: {self!r}")
+            raise UserError(
+                f"OptoPrime needs temperature from 0 to 2, max_tokens >= 1 and budget_tokens >= 64: {self!r}"
+            )
         unknown = sorted(set(self.mask) - set(SECTIONS))
         if unknown:
             raise UserError(f"mask names unknown sections {unknown!r}; known are {list(SECTIONS)!r}")
@@ -104,6 +106,26 @@ class OptoPrime(Optimizer):
     def rounds(self) -> int:
         """At most one acceptance test a step."""
         return self.options.steps
+
+    def plan(self, task: Task) -> Plan:
+        """Each step runs the incumbent and at most one proposal on a minibatch."""
+        options = self.options
+        batch, steps = min(options.minibatch, len(task.train)), options.steps
+        if options.style == "compact":
+            prompt, growth = (100, 3000), min(200, options.max_tokens)
+        else:  # the runs, the instructions, what was tried, and an answer that is sent back
+            tried = options.memory * (options.max_tokens + 100)
+            growth = options.max_tokens
+            prompt = (200, 2 * options.budget_tokens + 1000 + tried + options.max_tokens + 500)
+        return Plan(
+            train=(batch, 2 * batch * steps),
+            candidates=(0, steps),
+            dev=(0, steps),
+            calls=(steps, steps * (options.repairs + 1)),
+            prompt_tokens=prompt,
+            max_tokens=options.max_tokens,
+            growth=growth,
+        )
 
     def ask(self) -> list[Trial]:
         """Return the incumbent's minibatch with traces, or the proposal's on the same minibatch."""
@@ -229,15 +251,14 @@ class OptoPrime(Optimizer):
         self._next_step()
 
     def _record(self, result: str, reason: str) -> None:
-        journal = self.context.journal
-        journal.add_event(
+        self.note(
             "optoprime.step",
             **self._note,
             result=result,
             reason=reason,
             candidate=None if self._challenger is None else self._challenger.id,
             batch=list(self._batch),
-            after=len(journal.decisions()),
+            after=len(self.context.journal.decisions()),
         )
 
     def _next_step(self) -> None:

@@ -38,19 +38,35 @@ class Rewriting(NamedTuple):
 
 
 REWRITINGS = (
-    Rewriting("question, statement", "Process the sentence.", "Does the sentence ask something? Answer question or statement."),
-    Rewriting("spam, fine", "Check the mail.", "You guard a mailbox. Is this mail unwanted advertising? Answer spam or fine."),
+    Rewriting(
+        "question, statement", "Process the sentence.", "Does the sentence ask something? Answer question or statement."
+    ),
+    Rewriting(
+        "spam, fine", "Check the mail.", "You guard a mailbox. Is this mail unwanted advertising? Answer spam or fine."
+    ),
     Rewriting("yes, no", "Look at the sum.", "Is the result of this sum correct? Answer yes or no."),
-    Rewriting("fruit, animal", "Sort the word.", "What does this word name, a fruit or an animal? Answer fruit or animal."),
-    Rewriting("past, future", "Handle the text.", "When does this happen? Say past if it is over and future if it is yet to come."),
-    Rewriting("formal, casual", "Consider the letter.", "How does the writer speak to the reader? Answer with one word: formal or casual."),
+    Rewriting(
+        "fruit, animal", "Sort the word.", "What does this word name, a fruit or an animal? Answer fruit or animal."
+    ),
+    Rewriting(
+        "past, future",
+        "Handle the text.",
+        "When does this happen? Say past if it is over and future if it is yet to come.",
+    ),
+    Rewriting(
+        "formal, casual",
+        "Consider the letter.",
+        "How does the writer speak to the reader? Answer with one word: formal or casual.",
+    ),
 )
 FREE_REWRITINGS = (
     Rewriting("", "Do the sum.", "Work out the sum step by step, then give the result as a number."),
     Rewriting("", "Translate.", "Translate the sentence into French and give only the translation."),
     Rewriting("", "Handle the date.", "Find the date in the text, and write it as year, month and day."),
     Rewriting("", "Use the table.", "List the rows that fit the question one by one, then answer in one sentence."),
-    Rewriting("", "Check the code.", "Read the code line by line, say what each line does, then name the first mistake."),
+    Rewriting(
+        "", "Check the code.", "Read the code line by line, say what each line does, then name the first mistake."
+    ),
     Rewriting("", "Shorten it.", "Write the main point of the text in one sentence of at most twelve words."),
 )
 

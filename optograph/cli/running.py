@@ -1,0 +1,175 @@
+"""``optograph run`` and ``optograph resume``: a job from its file, or a run from its directory, to a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from optograph.cli.output import EXIT_INTERRUPTED, AsJson, Overrides, console, print_json, say
+from optograph.cli.rundirs import RunArgument, complete_runs, find_run, is_run, new_directory, resume_command
+from optograph.errors import OptographError, RunStopped, StorageError, UserError
+
+if TYPE_CHECKING:
+    from optograph.jobs import RunResult
+    from optograph.optimizers import LoopEvent
+    from optograph.report import LiveView
+
+
+class JobView:
+    """Shows a job's progress in the live view."""
+
+    def __init__(self, live: LiveView, directory: Path, max_calls: int | None) -> None:
+        self._live = live
+        self._directory = directory
+        self._max_calls = max_calls
+        self._begun = False
+
+    def loop(self, event: LoopEvent) -> None:
+        """Show what the loop does."""
+        words = {"ask": "proposing", "evaluate": "trying", "accept": "testing on dev", "verdict": "decided"}
+        stage = f"{event.optimizer}: {words.get(event.kind, event.kind)}"
+        note = score = incumbent = None
+        if event.verdict is not None:
+            note = f"{event.verdict.kind}: {event.verdict.reason}"
+            score = event.verdict.score
+            incumbent = score if event.verdict.kind == "accepted" else event.verdict.incumbent_score
+        self._live.update(stage=stage, step=event.step, steps=event.total, note=note, score=score, incumbent=incumbent)
+
+    def progress(self, done: int, total: int) -> None:
+        """Show how far the evaluation in flight is."""
+        self._live.advance(done, total)
+
+    def phase(self, text: str) -> None:
+        """Show which part of the run begins; at the first one, say where the run is kept."""
+        if not self._begun:
+            self._begun = True
+            self._live.log(f"Run directory: {self._directory}")
+        self._live.update(stage=text)
+
+    def spent(self, calls: int, tokens: int) -> None:
+        """Show what has been spent."""
+        self._live.update(calls=calls, tokens=tokens, max_calls=self._max_calls)
+
+
+def run(
+    job: Annotated[Path, typer.Argument(metavar="JOB", help="The job file (TOML).", show_default=False)],
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where the run is kept, a new folder under runs/ by default; the same run there is continued.",
+            autocompletion=complete_runs,
+        ),
+    ] = None,
+    override: Overrides = None,
+    fork: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Start from the best of another run, and take its answers for calls that are the same.",
+            autocompletion=complete_runs,
+        ),
+    ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Take all answers from another run; a call that it does not hold is an error, and none is paid.",
+            autocompletion=complete_runs,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run an optimization job, then print its result and where the report is.
+
+    Example: [bold]optograph run examples/reviews/job.toml --set budget.minutes=3[/bold]
+    """
+    from optograph.jobs import load_job, run_job
+    from optograph.jobs.run import FREE_SECTIONS
+
+    if fork is not None and replay is not None:
+        raise UserError("--fork and --replay exclude each other: a run takes its answers from another one in one way")
+    other = {"fork": fork, "replay": replay}
+    sources = {name: None if given is None else find_run(given) for name, given in other.items()}
+    loaded = load_job(job, override)
+    directory = run_dir or new_directory(loaded.name or job.stem)
+    names = {one.partition("=")[0].strip() for one in override or ()}
+    changed = {name for name in names if name.partition(".")[0] in FREE_SECTIONS}
+
+    def start(view: JobView) -> RunResult:
+        base = job.resolve().parent
+        return run_job(loaded, base, directory, view, job_file=job, changed=changed, **sources)
+
+    _show(directory, loaded.name or job.stem, loaded.budget.calls, start, as_json=as_json)
+
+
+def resume(directory: RunArgument, override: Overrides = None, as_json: AsJson = False) -> None:
+    """Continue a run that was stopped, interrupted or killed, or give it a larger budget.
+
+    Example: [bold]optograph resume runs/reviews-001 --set budget.calls=4000[/bold]
+    """
+    from optograph.jobs import resume_job
+
+    found = find_run(directory)
+
+    def start(view: JobView) -> RunResult:
+        return resume_job(found, view, overrides=override or ())
+
+    _show(found, found.resolve().name, None, start, as_json=as_json)
+
+
+def _show(
+    directory: Path, title: str, max_calls: int | None, start: Callable[[JobView], RunResult], *, as_json: bool
+) -> None:
+    """Run with the live view, then print what came out of it.
+
+    Raises:
+        typer.Exit: The run was stopped: 0 after a stop file, 130 after a signal.
+    """
+    from optograph.jobs.reporting import result_data
+    from optograph.report import LiveView
+
+    try:
+        with LiveView(console(errors=True), title=title) as live:
+            result = start(JobView(live, directory, max_calls))
+    except RunStopped as stopped:
+        _say_where_it_stands(directory, stopped, as_json=as_json)
+        raise typer.Exit(EXIT_INTERRUPTED if stopped.interrupted else 0) from None
+    except KeyboardInterrupt:  # the second Ctrl-C
+        say(f"interrupted; to continue: {resume_command(directory)}")
+        if as_json:
+            print_json({"status": "interrupted", "run_dir": str(directory)})
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except OptographError as error:
+        if is_run(directory) and not isinstance(error, UserError | StorageError):
+            error.add_note(f"What was learned is kept; to continue: {resume_command(directory)}")
+        raise
+    if as_json:
+        print_json(result_data(result) | {"run_dir": str(directory)})
+        return
+    _print_result(directory)
+
+
+def _print_result(directory: Path) -> None:
+    from rich.text import Text
+
+    from optograph.jobs.reporting import load_report
+    from optograph.report import print_summary
+
+    out = console()
+    print_summary(load_report(directory), out)
+    out.print(Text(f"\nReport: {directory / 'report.html'}"), soft_wrap=True)
+
+
+def _say_where_it_stands(directory: Path, stopped: RunStopped, *, as_json: bool) -> None:
+    from optograph.cli.runstate import read_state
+
+    say(str(stopped))
+    state = read_state(directory)
+    say(f"So far: {state.headline}")
+    say(f"To continue: {resume_command(directory)}")
+    if as_json:
+        print_json({"status": state.state, "run_dir": str(directory), "best": state.best, "score": state.best_score})

@@ -1,0 +1,273 @@
+"""How a run stands, read from its journal while another process may be writing in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from optograph.cli.rundirs import writer_of
+from optograph.errors import StorageError
+from optograph.report import FailureRow, LimitRow, RunFacts, TestResult, UsageRow
+from optograph.report.record import Row
+
+if TYPE_CHECKING:
+    from optograph.storage import DecisionRow, Journal
+
+State = Literal["running", "stopped", "interrupted", "failed", "budget", "finished", "unreadable"]
+
+WORDS = {
+    "running": "running",
+    "stopped": "stopped",
+    "interrupted": "interrupted",
+    "failed": "failed",
+    "budget": "finished: the budget was spent",
+    "finished": "finished",
+    "unreadable": "cannot be read",
+}
+_ENDED = ("finished", "budget")
+_ACCEPTED = ("accepted", "seed")
+
+
+class Decision(Row):
+    """One verdict: the step, who proposed, the candidate, the verdict with its reason, and the scores on dev."""
+
+    step: int
+    optimizer: str
+    candidate: str
+    verdict: str
+    reason: str
+    score: float | None = None
+    incumbent_score: float | None = None
+
+
+class RunLine(Row):
+    """How a run stands, in short.
+
+    Attributes:
+        run: Name of the run.
+        directory: Its directory.
+        state: ``"running"``, ``"stopped"`` (by a stop file), ``"interrupted"`` (by a signal, or killed), ``"failed"``,
+            ``"budget"`` (at its end, the budget spent), ``"finished"`` or ``"unreadable"``.
+        pid: Process that writes in it, or None.
+        phase: What it does, or did when it ended.
+        error: Why it failed or cannot be read; empty otherwise.
+        start_score: Mean score of the starting candidate on dev, or None.
+        best_score: Likewise of the best candidate so far.
+        best: Identifier of the best candidate so far, or None.
+        decisions_made: Number of decisions.
+        active_s: Seconds at work, summed over restarts.
+        lives: How often it was started.
+    """
+
+    run: str
+    directory: str
+    state: State
+    pid: int | None = None
+    phase: str = ""
+    error: str = ""
+    start_score: float | None = None
+    best_score: float | None = None
+    best: str | None = None
+    decisions_made: int = 0
+    active_s: float = 0.0
+    lives: int = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is writing any more."""
+        return self.state != "running"
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether there is something to continue."""
+        return self.state in ("stopped", "interrupted", "failed")
+
+    @property
+    def headline(self) -> str:
+        """The state in one line."""
+        from optograph.report import svg
+
+        words = WORDS[self.state]
+        if self.state == "running" and self.pid is not None:
+            words += f" (process {self.pid})"
+        if self.phase and self.state not in _ENDED:
+            words += f", {self.phase}"
+        if self.best_score is not None and self.start_score is not None:
+            words += f"; dev {svg.score(self.start_score)} → {svg.score(self.best_score)}"
+        return f"{words}; {svg.duration(self.active_s)} at work"
+
+
+class RunState(RunLine):
+    """How a run stands, in full.
+
+    Attributes:
+        title: Heading of its report.
+        job: The job file, or empty.
+        optimizer: Who made the last decision.
+        decisions: All decisions in order.
+        calls: Model calls paid so far.
+        prompt_tokens: Tokens read.
+        completion_tokens: Tokens written.
+        usd: US dollars spent; None where a price is not known.
+        usage: The same by role and model.
+        limits: The budget and what of it was used.
+        evaluations: Examples that have been run.
+        failures: Failed examples of the search by type.
+        failed_calls: Failed model calls by type.
+        facts: Restarts and repairs.
+        test: Result on the sealed test, once the run has ended.
+        report: Path of the HTML report, or None.
+    """
+
+    title: str = ""
+    job: str = ""
+    optimizer: str = ""
+    decisions: list[Decision] = Field(default_factory=list)
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float | None = None
+    usage: list[UsageRow] = Field(default_factory=list)
+    limits: list[LimitRow] = Field(default_factory=list)
+    evaluations: int = 0
+    failures: list[FailureRow] = Field(default_factory=list)
+    failed_calls: dict[str, int] = Field(default_factory=dict)
+    facts: RunFacts = RunFacts()
+    test: TestResult | None = None
+    report: str | None = None
+
+
+def read_line(directory: Path) -> RunLine:
+    """Return how a run stands in short; one that cannot be read says so instead of raising."""
+    from optograph.storage import Journal
+
+    try:
+        with Journal.read(directory) as journal:
+            return RunLine.model_validate(_short(directory, journal, journal.decisions()))
+    except StorageError as error:
+        return RunLine(run=directory.resolve().name, directory=str(directory), state="unreadable", error=str(error))
+
+
+def read_state(directory: Path) -> RunState:
+    """Return how a run stands in full.
+
+    Raises:
+        StorageError: The journal cannot be read.
+    """
+    from optograph.jobs import report_rows as rows_of
+    from optograph.jobs.reporting import stored_setup
+    from optograph.storage import Journal
+
+    with Journal.read(directory) as journal:
+        decisions = journal.decisions()
+        setup = stored_setup(journal) or {}
+        evaluations = rows_of.latest_evaluations(journal)
+        search = [row for row in evaluations if row.split in rows_of.SEARCH_SPLITS]
+        usage = rows_of.usage_rows(journal)
+        short = _short(directory, journal, decisions)
+        ended = short["state"] in _ENDED
+        page = directory / "report.html"
+        return RunState.model_validate(
+            short
+            | {
+                "title": setup.get("report", {}).get("title") or short["run"],
+                "job": str(_meta(journal, "job").get("file") or ""),
+                "optimizer": decisions[-1].optimizer if decisions else "",
+                "decisions": [_decision(row) for row in decisions],
+                "calls": sum(row.calls for row in usage),
+                "prompt_tokens": sum(row.prompt_tokens for row in usage),
+                "completion_tokens": sum(row.completion_tokens for row in usage),
+                "usd": _total(usage),
+                "usage": usage,
+                "limits": rows_of.limit_rows(_limits(journal, setup), usage, journal.active_s),
+                "evaluations": len(evaluations),
+                "failures": rows_of.failure_rows(search),
+                "failed_calls": _failed_calls(journal),
+                "facts": rows_of.fact_row(journal),
+                "test": _sealed_result(directory) if ended else None,
+                "report": str(page) if page.is_file() else None,
+            }
+        )
+
+
+def _short(directory: Path, journal: Journal, decisions: list[DecisionRow]) -> dict[str, Any]:
+    status = _meta(journal, "status")
+    pid = writer_of(directory)
+    accepted = [row for row in decisions if row.verdict in _ACCEPTED]
+    return {
+        "run": directory.resolve().name,
+        "directory": str(directory),
+        "state": _state(status.get("state"), alive=pid is not None, ended=(directory / "result.json").is_file()),
+        "pid": pid,
+        "phase": str(status.get("phase") or ""),
+        "error": str(status.get("error") or ""),
+        "start_score": decisions[0].score if decisions else None,
+        "best_score": accepted[-1].score if accepted else None,
+        "best": accepted[-1].candidate if accepted else None,
+        "decisions_made": len(decisions),
+        "active_s": journal.active_s,
+        "lives": journal.lives,
+    }
+
+
+def _state(recorded: Any, *, alive: bool, ended: bool) -> str:
+    """Return the state; what the run wrote last counts unless the process that wrote "running" is gone."""
+    if alive:
+        return "running"
+    if recorded in WORDS and recorded != "running":
+        return str(recorded)
+    return "finished" if recorded is None and ended else "interrupted"
+
+
+def _meta(journal: Journal, name: str) -> dict[str, Any]:
+    found = journal.get_meta(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _decision(row: DecisionRow) -> Decision:
+    return Decision(
+        step=row.step,
+        optimizer=row.optimizer,
+        candidate=row.candidate,
+        verdict=row.verdict,
+        reason=row.reason,
+        score=row.score,
+        incumbent_score=row.incumbent_score,
+    )
+
+
+def _total(usage: list[UsageRow]) -> float | None:
+    prices = [row.usd for row in usage]
+    return sum(price for price in prices if price is not None) if prices and None not in prices else None
+
+
+def _limits(journal: Journal, setup: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the limits that the run knows of, or else those of its job."""
+    if "limits" in setup:
+        return list(setup["limits"])
+    budget = _meta(journal, "job").get("job", {}).get("budget", {})
+    roles = [("", budget), *((role, budget.get(role) or {}) for role in ("task", "optimizer", "judge"))]
+    return [
+        {"what": what, "limit": limits[what], "role": role}
+        for role, limits in roles
+        for what in ("calls", "tokens", "usd", "minutes")
+        if limits.get(what) is not None
+    ]
+
+
+def _failed_calls(journal: Journal) -> dict[str, int]:
+    """Count failed model calls by the type of their error."""
+    kinds = Counter((call.error or "").partition(":")[0] for call in journal.calls() if call.completion is None)
+    return dict(kinds.most_common())
+
+
+def _sealed_result(directory: Path) -> TestResult | None:
+    from optograph.jobs.reporting import load_report
+
+    try:
+        return load_report(directory).test
+    except StorageError:  # the status is told all the same
+        return None

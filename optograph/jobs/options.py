@@ -1,0 +1,122 @@
+"""How a run is done, who watches it, and what it found: the records that the parts of a run share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from optograph.errors import UserError
+from optograph.evals import Evaluation, EvaluatorOptions, Interval
+from optograph.graphs import Candidate
+from optograph.optimizers import AcceptanceRule, LoopEvent
+from optograph.serving import BudgetLimits, PriceTable
+
+
+class View(Protocol):
+    """Watches a run."""
+
+    def loop(self, event: LoopEvent) -> None:
+        """Told what the loop does."""
+
+    def progress(self, done: int, total: int) -> None:
+        """Told as examples finish."""
+
+    def phase(self, text: str) -> None:
+        """Told which part of the run begins."""
+
+    def spent(self, calls: int, tokens: int) -> None:
+        """Told what has been spent so far."""
+
+
+class SilentView:
+    """Shows nothing."""
+
+    def loop(self, event: LoopEvent) -> None:
+        """Ignore it."""
+
+    def progress(self, done: int, total: int) -> None:
+        """Ignore it."""
+
+    def phase(self, text: str) -> None:
+        """Ignore it."""
+
+    def spent(self, calls: int, tokens: int) -> None:
+        """Ignore it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The job that a run comes from, kept so that it can be resumed by its directory alone.
+
+    Attributes:
+        job: The job as JSON data, overrides applied.
+        base: Folder that the job's paths are relative to.
+        file: The job file.
+        changed: Dotted names of settings that a resumed run may change, such as ``"budget.calls"``.
+    """
+
+    job: Mapping[str, Any]
+    base: Path
+    file: Path | None = None
+    changed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run is done.
+
+    Attributes:
+        seed: Seed of all randomness.
+        evaluation: Concurrency and deadline.
+        rule: How sure an acceptance must be.
+        limits: Budget of the whole run, the final test included.
+        prices: What tokens cost; needed for a limit in USD.
+        run_dir: Directory of the journal and the report; None keeps everything in memory and writes no report. A
+            directory that holds the same run already is continued.
+        title: Heading of the report.
+        workflow_name: Where the workflow comes from, for the report.
+        fork: Directory of a run to start from: its best values, and its answers for calls that are the same.
+        replay: Directory of a run that gives all answers; a call that it does not hold is an error.
+        origin: The job that this comes from, where there is one.
+    """
+
+    seed: int = 0
+    evaluation: EvaluatorOptions = field(default_factory=EvaluatorOptions)
+    rule: AcceptanceRule = field(default_factory=AcceptanceRule)
+    limits: BudgetLimits = field(default_factory=BudgetLimits)
+    prices: PriceTable = field(default_factory=PriceTable)
+    run_dir: Path | None = None
+    title: str = ""
+    workflow_name: str = ""
+    fork: Path | None = None
+    replay: Path | None = None
+    origin: Origin | None = None
+
+    def __post_init__(self) -> None:
+        if self.fork is not None and self.replay is not None:
+            raise UserError("a run either forks or replays another one: give fork or replay, not both")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run found.
+
+    Attributes:
+        best: The accepted candidate.
+        start: The candidate it began with.
+        status: ``"finished"`` or ``"budget"``.
+        dev: Evaluations of start and best on the dev split.
+        test: Evaluations of start and best on the sealed test.
+        difference: Best minus start on the sealed test, paired by example, with its 95 % interval.
+        report: Path of the HTML report, or None.
+    """
+
+    best: Candidate
+    start: Candidate
+    status: str
+    dev: tuple[Evaluation | None, Evaluation | None]
+    test: tuple[Evaluation, Evaluation]
+    difference: Interval
+    report: Path | None = None
