@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from optograph.errors import UserError
+from optograph.secrets import scrub
 from optograph.storage.canonical import canonical_json
 from optograph.storage.rows import CallRow, CandidateRow, DecisionRow, EvaluationRow, Row
 
@@ -69,7 +70,7 @@ class Batch:
             ValueError: The data holds NaN or infinity.
             TypeError: The data is not JSON.
         """
-        text = canonical_json(data).encode("ascii")
+        text = _written(data).encode("ascii")
         digest = hashlib.sha256(text)
         raw = digest.digest()
         if raw not in self._writer.stored:
@@ -95,11 +96,11 @@ class Batch:
 
     def save_state(self, name: str, state: Any) -> None:
         """Add the state of an optimizer or generator; the newest counts."""
-        self._add_text("states", name, canonical_json({"payload": self.put(state)}))
+        self._add_text("states", name, _written({"payload": self.put(state)}))
 
     def add_event(self, kind: str, **data: Any) -> None:
         """Add that something happened (a start, a stop, an error)."""
-        self._add_text("events", kind, canonical_json(data))
+        self._add_text("events", kind, _written(data))
 
     def set_meta(self, name: str, value: Any) -> None:
         """Set a named JSON value of the journal; it replaces the one before.
@@ -109,7 +110,7 @@ class Batch:
         """
         if not name or name.startswith("journal.") or name == "schema":
             raise UserError(f"a meta name must not be empty, 'schema' or begin with 'journal.', not {name!r}")
-        self._operations.meta[plain_key(name)] = canonical_json(value)
+        self._operations.meta[plain_key(name)] = _written(value)
 
     def commit(self) -> list[int]:
         """Write everything and return when it is durable.
@@ -135,14 +136,21 @@ class Batch:
 
     def _add(self, table: str, key: str, row: Row) -> None:
         try:
-            text = canonical_json(row.__dict__)
+            text = _written(row.__dict__)
         except TypeError:  # something inside is not plain JSON yet
-            text = canonical_json(row.model_dump(mode="json"))
+            text = _written(row.model_dump(mode="json"))
         self._add_text(table, key, text)
 
     def _add_text(self, table: str, key: str, text: str) -> None:
         self._operations.rows.append((table, plain_key(key), text))
         self._operations.size += len(text)
+
+
+def _written(data: Any) -> str:
+    """Return canonical JSON in which no secret is left; what is blanked is part of what is hashed."""
+    text = canonical_json(data)
+    clean = scrub(text)
+    return text if clean is text else clean.encode("ascii", "backslashreplace").decode()
 
 
 def evaluation_key(candidate: str, split: str, example: str, repeat: int) -> str:

@@ -56,7 +56,11 @@ class Store:
         self.db = db
         self.life = life
         self.stored: dict[bytes, None] = {}
-        self._heads = schema.get_meta(db, schema.HEADS) or schema.count_heads(db)
+        heads = schema.get_meta(db, schema.HEADS)
+        if heads is None:
+            heads = schema.count_heads(db)
+            schema.write_heads(db, heads)
+        self._heads: dict[str, list[int]] = heads
         self._candidates = {key: seq for seq, key in db.execute("SELECT seq, key FROM candidates")}
         self._life_due = 0.0
 

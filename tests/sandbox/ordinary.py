@@ -33,8 +33,8 @@ def open_the_way(paths: list[Path]) -> None:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     hidden = {path: closed for path in paths if (closed := _closed(path)) is not None}
-    held = {path: os.open(path, os.O_PATH) for path in hidden}
     checked(libc.unshare(_NEW_MOUNTS))
+    held = {path: os.open(path, os.O_PATH) for path in hidden}  # from now on: no mount of other mounts can be bound
     checked(libc.mount(None, b"/", None, ctypes.c_ulong(_PRIVATE), None))
     for closed in set(hidden.values()):
         checked(libc.mount(b"tmpfs", os.fsencode(closed), b"tmpfs", ctypes.c_ulong(0), b"mode=0755"))

@@ -45,7 +45,7 @@ def make(attack: Attack, world: World, sandbox: Sandbox, known: set[int]) -> lis
         seen.append("it left a process behind")
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    if attack.kind and (outcome.error is None or outcome.error.kind != attack.kind):
+    if attack.kind and (outcome.error is None or attack.kind not in ("any", outcome.error.kind)):
         seen.append(f"it ended as {outcome.error!r}, not by {attack.kind}")
     if seen:
         world.reset()

@@ -21,7 +21,8 @@ SOURCE = "<sandboxed code>"
 _FLAGS = __future__.annotations.compiler_flag  # an annotation may name what is not there
 _FRAMES = 40
 _MESSAGE = 4000
-_OUT_OF_MEMORY = b'"MemoryError","message":"","lines":[]},"",""]'
+_OUT_OF_MEMORY = b'{"type":"MemoryError","message":"","lines":[]},"",""]'
+_NO_REPORT = b'{"type":"RuntimeError","message":"the failure could not be reported: %s","lines":[]},"",""]'
 
 
 class Printed(io.TextIOBase):
@@ -113,8 +114,10 @@ class Child:
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever the code raises is reported
                 payload = dumps([number, "error", self._report(error), self._out.take(), self._err.take()])
-        except BaseException:  # noqa: BLE001 - too little memory even for a report, or a report that fails
-            return f'[{number},"error",{{"type":'.encode() + _OUT_OF_MEMORY
+        except MemoryError:
+            return f'[{number},"error",'.encode() + _OUT_OF_MEMORY
+        except BaseException as error:  # noqa: BLE001 - the code saw to it that even the report fails
+            return f'[{number},"error",'.encode() + _NO_REPORT % type(error).__name__.encode()
         return payload
 
     def _do(self, what: str, rest: list[Any]) -> Any:
@@ -165,7 +168,7 @@ class Child:
             lines.append((error.lineno, "<module>"))
         try:
             message = str(error)[:_MESSAGE].encode("utf-8", "replace").decode()
-        except Exception:  # noqa: BLE001 - an exception with a broken __str__ is still to be reported
+        except BaseException:  # noqa: BLE001 - an exception with a broken __str__ is still to be reported
             message = "(its message could not be shown)"
         denied = isinstance(error, PermissionError)
         kind = "NotPlain" if isinstance(error, NotPlain) else type(error).__name__[:200]
