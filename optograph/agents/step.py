@@ -92,7 +92,7 @@ class Step(Module):
         self.labels = answer_options(output) or ()
         if self.form == "score":
             check_labels(self.labels)
-        clash = sorted((set(inputs.model_fields) & {*output.model_fields, "instruction", "demos"}))
+        clash = sorted(set(inputs.model_fields) & {*output.model_fields, "instruction", "demos"})
         if clash:
             raise UserError(
                 f"step {name!r}: rename the input fields {clash!r}; outputs and the step's own parameters have these names"

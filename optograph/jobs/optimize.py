@@ -94,9 +94,12 @@ def optimize(
 
 def optimize_with(books: Books, session: Session, optimizer_lm: LM | None) -> RunResult:
     """Run over books that are open already; the caller's models are entered in them."""
+    from optograph.jobs.reporting import record_setup
+
     with _journaling(session):
         session.optimizer_lm = _optimizer_lm(session, optimizer_lm)
         books.check_same_run(_fingerprint(session), session.options.origin)
+        record_setup(session)
         books.keep_source(session.options)
         return _run(session)
 

@@ -22,10 +22,8 @@ def wrapped(program: str, command: list[str], settings: Settings, home: str) -> 
         home: Folder of this package.
     """
     namespaces = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
-    if os.geteuid() == 0:  # as root, the zygote still needs to make its children other users
-        privileges = [part for name in _KEPT for part in ("--cap-add", name)]
-    else:
-        privileges = ["--unshare-user", "--disable-userns"]
+    as_root = [part for name in _KEPT for part in ("--cap-add", name)]  # to make its children other users
+    privileges = as_root if os.geteuid() == 0 else ["--unshare-user"]
     read = [*paths.SYSTEM, *settings["paths"], *settings["search"], *settings["readable"], home]
     read += [str(Path(sys.executable).parent), sys.prefix, sys.base_prefix]
     binds: list[str] = []

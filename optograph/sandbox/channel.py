@@ -8,6 +8,8 @@ import select
 import struct
 import time
 
+from optograph.sandbox.inside.waiting import soon
+
 _CHUNK = 1 << 16
 
 
@@ -91,7 +93,7 @@ class Channel:
         return data[4:]
 
     def _some(self, size: int, deadline: float) -> bytes:
-        if not self._readable.poll(_milliseconds(deadline)):
+        if not soon(self._readable) and not self._readable.poll(_milliseconds(deadline)):
             raise TimeoutError
         data = os.read(self._replies, size)
         if not data:

@@ -84,7 +84,7 @@ class Launcher:
         self._lock = threading.Lock()
         self._ready: deque[Ends] = deque()
         self._asked = 0
-        root = _root_folder()
+        self._root = root = _root_folder()
         settings = _settings(limits, imports, readable, root, locked)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the zygote

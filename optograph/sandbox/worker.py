@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -164,6 +165,8 @@ class Process:
     def _died(self) -> NoReturn:
         """Say why the process ended."""
         status, reason = self.close(_GRACE_SECONDS)
+        if not self._launcher.alive:
+            raise SandboxError("the sandbox's process was ended", kind="unavailable") from None
         if reason == "disk":
             limits = self._limits
             text = f"its files took more than {limits.disk_mb} MB or were more than {limits.files}"
@@ -179,6 +182,11 @@ class Process:
             if status == -signal.SIGKILL:
                 text += ": the system had too little memory, or its processor time was used up"
         raise SandboxError(text, kind="crashed") from None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it belongs to the process that this one was forked from."""
+        return self._launcher.owner != os.getpid()
 
     @property
     def closed(self) -> bool:
@@ -268,11 +276,16 @@ class Worker:
             self._lock.release()
 
     def _asked(self, request: list[Any], limit: float) -> Reply:
+        if self._held and self._held[0].foreign:
+            self._held.clear()  # a fork of this process's parent: the pipes are the parent's
         if self._held and self._held[0].busy > self._limits.cpu_seconds / 2:
             self._held.pop().close()  # before the kernel ends it in the middle of a call
         if self._held:
             try:
                 return self._held[0].ask([request], limit)[0]
+            except SandboxError as error:
+                if error.kind != "unavailable":
+                    raise  # else it was not the code's fault: once more, in another process
             finally:
                 if self._held[0].closed:
                     self._held.clear()

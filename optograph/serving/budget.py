@@ -16,6 +16,7 @@ from optograph.serving.bounds import prompt_bound
 from optograph.serving.limits import BudgetLimits, Need, Remaining, RoleLimits, Spend
 from optograph.serving.prices import PriceTable, to_pico, to_usd
 from optograph.serving.types import Request, Usage
+from optograph.serving.waking import wake
 
 _log = logging.getLogger(__name__)
 _EMPTY = Account("", RoleLimits())
@@ -100,7 +101,7 @@ class Budget:
             for role in {*self._roles, *limits.roles}:
                 self._account(role).limit(limits.roles.get(role, RoleLimits()))
             waiting = self._take_waiting()
-        _wake(waiting)
+        wake(waiting)
 
     @property
     def prices(self) -> PriceTable:
@@ -204,7 +205,7 @@ class Budget:
                 more = max(0, used.prompt_tokens - reservation.prompt_tokens)
                 self._above[reservation.model] = self._above.get(reservation.model, 0) + more
             waiting = self._take_waiting()
-        _wake(waiting)
+        wake(waiting)
         if over:
             _log.warning(
                 "a call of %r used %d + %d tokens where %d + %d were thought to be the most; all of it is counted",
@@ -263,7 +264,7 @@ class Budget:
         with self._mutex:
             self._keep(())
             waiting = self._take_waiting()
-        _wake(waiting)
+        wake(waiting)
 
     def check_prices(self, models: Iterable[str], role: str | None = None) -> None:
         """Make sure that a limit in US dollars can be kept, before anything is paid.
@@ -388,16 +389,3 @@ class Budget:
 
 def _least(numbers: Iterable[int | None]) -> int | None:
     return min((one for one in numbers if one is not None), default=None)
-
-
-def _wake(waiting: Iterable[asyncio.Future[None]]) -> None:
-    for future in waiting:
-        try:
-            future.get_loop().call_soon_threadsafe(_finish, future)
-        except RuntimeError:  # its loop has ended, and with it whoever waited
-            continue
-
-
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

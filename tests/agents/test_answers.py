@@ -20,7 +20,7 @@ from optograph.errors import ModelError
         ('```json\n{"a": 1,}\n```', {"a": 1}),
         ("<think>{}</think>[1, 2]", [1, 2]),
         ("{'a': None}", {"a": None}),
-        ("{broken {\"a\": 1}", {"a": 1}),
+        ('{broken {"a": 1}', {"a": 1}),
         ("42", 42),
         ('as said in [1], do this: {"a": 1}', {"a": 1}),
         ("```\n[1]\n```", [1]),

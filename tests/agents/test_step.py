@@ -42,9 +42,7 @@ class Free(BaseModel):
 
 
 def json_step(lm: ScriptedLM, **options: Any) -> Step:
-    return Step(
-        "solve", lm=lm, inputs=Question, output=Answer, instruction="Solve.", options=StepOptions(**options)
-    )
+    return Step("solve", lm=lm, inputs=Question, output=Answer, instruction="Solve.", options=StepOptions(**options))
 
 
 def mood_step(lm: ScriptedLM, **options: Any) -> Step:

@@ -223,7 +223,11 @@ def test_a_slow_example_fails_alone(task: Task) -> None:
 
     runner = evaluator(workflow, task, concurrency=1, deadline_s=0.2)
     (evaluation,) = runner.evaluate([Trial(Candidate({}), "dev", ids(task)[:3])])
-    assert [result.feedback and result.feedback.failure_type for result in evaluation.results] == ["timeout", "wrong", None]
+    assert [result.feedback and result.feedback.failure_type for result in evaluation.results] == [
+        "timeout",
+        "wrong",
+        None,
+    ]
 
 
 def test_a_timeout_of_the_workflows_own_is_its_failure(task: Task) -> None:

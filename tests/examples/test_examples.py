@@ -6,11 +6,13 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from optograph.errors import UserError
 from optograph.jobs import RunResult, load_job, run_job
+from optograph.sandbox import SandboxError
 from optograph.storage import Journal
 from optograph.testing import LoopbackServer
 
@@ -183,6 +185,10 @@ def test_repair_of_a_function_until_its_tests_pass(tmp_path: Path) -> None:
     assert result.test[1].mean == 1.0
 
 
-def test_repair_is_refused_without_permission(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="allow_unsandboxed"):
-        repair(tmp_path, "workflow.allow_unsandboxed=false")
+def test_repair_in_this_process_needs_permission(tmp_path: Path) -> None:
+    error = SandboxError("no sandbox here: no Landlock", kind="unavailable")
+    with mock.patch("optograph.graphs.sandboxed._sandbox", side_effect=error):
+        with pytest.raises(UserError, match="allow_unsandboxed"):
+            repair(tmp_path / "refused")
+        result = repair(tmp_path / "allowed", "workflow.allow_unsandboxed=true")
+    assert result.test[1].mean == 1.0

@@ -30,9 +30,13 @@ def suggest(text: str) -> str:
     return json.dumps({"reasoning": "be careful", "answer": "CHANGE", "suggestion": {"judge.instruction": text}})
 
 
-def run(workflow: Any, task: Task, optimizer: Optimizer, lm: ScriptedLM | None, **options: Any) -> tuple[RunResult, Journal]:
+def run(
+    workflow: Any, task: Task, optimizer: Optimizer, lm: ScriptedLM | None, **options: Any
+) -> tuple[RunResult, Journal]:
     journal = Journal.memory()
-    result = optimize(workflow, task, optimizer=optimizer, optimizer_lm=lm, journal=journal, options=RunOptions(**options))
+    result = optimize(
+        workflow, task, optimizer=optimizer, optimizer_lm=lm, journal=journal, options=RunOptions(**options)
+    )
     return result, journal
 
 
@@ -133,7 +137,9 @@ def test_few_shot_search_finds_demonstrations_that_work(moods: Any, task: Task) 
     result, journal = run(moods, task, search, None)
     assert len(moods.judge.demos.data) == 2
     assert result.test[1].mean == 1.0
-    widths = [len({row.example for row in journal.evaluations() if row.candidate == one.id}) for one in journal.candidates()]
+    widths = [
+        len({row.example for row in journal.evaluations() if row.candidate == one.id}) for one in journal.candidates()
+    ]
     assert min(widths[1:]) == 4
     assert {row.split for row in journal.evaluations()} == {"train", "dev", "test"}
 
@@ -165,7 +171,9 @@ def test_equal_seeds_give_equal_runs(make_moods: Any, task: Task, task_lm: Scrip
             OptoPrime(OptoPrimeOptions(steps=2)),
         ]
         result, journal = run(make_moods(task_lm), task, InSequence(stages=stages), lm)
-        seen.append((result.best.id, [row.id for row in journal.candidates()], [row.reason for row in journal.decisions()]))
+        seen.append(
+            (result.best.id, [row.id for row in journal.candidates()], [row.reason for row in journal.decisions()])
+        )
     assert seen[0] == seen[1]
 
 

@@ -28,9 +28,13 @@ MARKS = ("accent", "gain", "loss", "path", "path-line", "ink-3", "p0", "p2", "p3
 
 def themes() -> dict[str, dict[str, str]]:
     """Return the colours of both themes by name."""
-    blocks = re.findall(r":root[^{]*\{(.*?)\}", CSS, re.S)
-    light, dark = ({name: value for name, value in re.findall(r"--([\w-]+): (#\w{6})", b)} for b in blocks[0:4:3])
-    return {"light": light, "dark": light | dark}
+    light_block, _, _, dark_block = re.findall(
+        r"^\s*(?:@media.*\{ )?:root[^{]*\{(.*?)\}", CSS[: CSS.index("/* Ground")], re.S | re.M
+    )
+    light, dark = (dict(re.findall(r"--([\w-]+): (#\w{6})", block)) for block in (light_block, dark_block))
+    assert len(light) == len(dark) == 24
+    assert light != dark
+    return {"light": light, "dark": dark}
 
 
 def luminance(colour: str) -> float:

@@ -13,6 +13,7 @@ from optograph.errors import StorageError, UserError
 from optograph.report import (
     CandidateRow,
     ExampleRow,
+    LimitRow,
     RunReport,
     StepRow,
     TestResult,
@@ -227,3 +228,44 @@ def test_bad_targets_say_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(StorageError, match="cannot write the report"):
         write_report(RunReport(title="t"), tmp_path / "file" / "report.html")
+
+
+def test_the_example_in_the_docs_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    (code,) = re.findall("```python\n(.*?)```", text, re.S)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert [f"# > {line}" for line in capsys.readouterr().out.splitlines()] == re.findall("# > .*", code)
+    assert scope["page"].startswith("<!doctype html>")
+
+
+def test_reports_of_the_first_version_can_be_read() -> None:
+    report = RunReport.model_validate({"title": "t", "failures": {"timeout": 2}, "schema_version": 1})
+    assert [(row.kind, row.after) for row in report.failures] == [("timeout", 2)]
+    assert report.schema_version == 2
+
+
+def test_an_unfinished_run_says_so() -> None:
+    rows = [CandidateRow(id="a", dev_score=0.4), CandidateRow(id="b", parents=["a"], dev_score=0.6, final=True)]
+    report = RunReport(
+        title="t",
+        candidates=rows,
+        state="running",
+        status="still running",
+        limits=[LimitRow(what="calls", used=12, limit=40)],
+    )
+    html = render_report(report)
+    assert 'class="status running"' in html
+    assert "Best so far, dev" in html
+    assert "sealed test, which is read once at the end" in headline(report)
+    assert '<th scope="row">model calls</th><td class="num strong">12</td><td class="num">40</td>' in html
+
+
+def test_failures_are_told_apart_by_when_they_happened(report: RunReport) -> None:
+    html = render_report(report)
+    words = 'truncated<small class="block">an answer was cut off at its length limit</small>'
+    assert words in html
+    row = html[html.index(words) :][:300]
+    assert re.findall('<td class="num[a-z ]*">([0-9,]+)</td>', row)[:3] == ["5", "1", "0"]
+    assert '<option value="wrong-label">wrong-label (28)</option>' in html
+    assert "Started again 2 times; no finished call was made twice." in html

@@ -1,4 +1,4 @@
-"""Makes every attack, locked in and not, and prints what was seen of each as JSON: ``python -m tests.sandbox.runner``."""
+"""Makes every attack, locked in and not, and prints as JSON what was seen of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 from unittest import mock
 
 from optograph.sandbox import Limits, Sandbox, SandboxError, availability
-from tests.sandbox.attacks import ATTACKS, Attack
+from tests.sandbox.attack import Attack
+from tests.sandbox.attacks import ATTACKS
 from tests.sandbox.world import CANARY, World
 
 _SUBREAPER = 36

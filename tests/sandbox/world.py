@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -83,7 +84,7 @@ class World:
     def changed(self) -> list[str]:
         """Return what is not as it was."""
         found = []
-        checks = {
+        checks: dict[str, Callable[[], bool]] = {
             "the file outside was written": lambda: self.outside.read_text() != "untouched",
             "the file outside got another mode": lambda: self.outside.stat().st_mode & 0o7777 != 0o644,
             "the file outside got another time": lambda: self.outside.stat().st_mtime != 10**9,

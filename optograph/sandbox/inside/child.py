@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import io
 import os
+import select
 import struct
 import sys
 import types
@@ -16,6 +17,7 @@ from typing import Any
 
 from optograph.sandbox.inside.codec import NotPlain, dumps, loads, mark, unmark
 from optograph.sandbox.inside.settings import IN, OUT
+from optograph.sandbox.inside.waiting import soon
 
 SOURCE = "<sandboxed code>"
 _FLAGS = __future__.annotations.compiler_flag  # an annotation may name what is not there
@@ -85,7 +87,10 @@ class Child:
         sys.stderr = sys.__stderr__ = self._err  # type: ignore[misc, assignment]
         sys.stdin = io.StringIO()
         self.send(dumps([0, "ready", None, "", ""]))
+        arriving = select.poll()
+        arriving.register(IN, select.POLLIN)
         while True:
+            soon(arriving)
             header = self._requests.read(4)
             if len(header) < 4:
                 return
