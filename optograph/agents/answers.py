@@ -20,8 +20,8 @@ _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 def extract_json(text: str) -> Any:
     """Return the JSON value in a model's answer.
 
-    Looks at the whole text, then at fenced blocks, then at balanced objects and arrays; an object goes before anything else. Think tags are left
-    out, trailing commas and raw line breaks inside strings are accepted, and Python literals (single quotes,
+    Looks at the whole text, then at fenced blocks, then at balanced objects and arrays; an object goes before anything
+    else. Think tags are left out, trailing commas and raw line breaks inside strings are accepted, and Python literals (single quotes,
     ``True``) are read as data. A truncated value is refused rather than completed.
 
     Args:

@@ -95,7 +95,8 @@ class Step(Module):
         clash = sorted(set(inputs.model_fields) & {*output.model_fields, "instruction", "demos"})
         if clash:
             raise UserError(
-                f"step {name!r}: rename the input fields {clash!r}; outputs and the step's own parameters have these names"
+                f"step {name!r}: rename the input fields {clash!r}; outputs and the step's own parameters "
+                "have these names"
             )
         fields = {**inputs.model_fields, **output.model_fields}
         all_required = all(field.is_required() for field in fields.values())

@@ -85,8 +85,8 @@ class Task:
                 other = home.setdefault(repr(row.input), split)
                 if other != split:
                     raise UserError(
-                        f"the input of example {row.id!r} is in both the {other!r} and the {split!r} split, so its answer "
-                        "can be learned by heart: make the splits disjoint, or say disjoint=False"
+                        f"the input of example {row.id!r} is in both the {other!r} and the {split!r} split, so its "
+                        "answer can be learned by heart: make the splits disjoint, or say disjoint=False"
                     )
             if split != "test":
                 self._index[split] = {row.id: row for row in rows}
