@@ -31,6 +31,10 @@ class CallContext:
     node: str | None = None
     parent: str | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain JSON data."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 _current: ContextVar[CallContext | None] = ContextVar("optograph_call_context", default=None)
 _EMPTY = CallContext()

@@ -21,8 +21,8 @@ def extract_json(text: str) -> Any:
     """Return the JSON value in a model's answer.
 
     Looks at the whole text, then at fenced blocks, then at balanced objects and arrays; an object goes before anything
-    else. Think tags are left out, trailing commas and raw line breaks inside strings are accepted, and Python literals (single quotes,
-    ``True``) are read as data. A truncated value is refused rather than completed.
+    else. Think tags are left out, trailing commas and raw line breaks inside strings are accepted, and Python literals
+    (single quotes, ``True``) are read as data. A truncated value is refused rather than completed.
 
     Args:
         text: The model's answer.

@@ -137,18 +137,15 @@ class Evaluator:
 
         async def one(trial: Trial, example: Example) -> ExampleResult | None:
             nonlocal done, failure
-            async with gate:
-                if failure is not None:
-                    return None
-                try:
-                    self.stop.check()
-                    result = await self._result(trial, example)
-                except Exception as error:  # noqa: BLE001 - raised below, when what is in flight has ended
-                    failure = failure or error
-                    return None
-            done += 1
-            if self.progress is not None:
-                self.progress(done, len(work))
+            try:
+                result = await self._result(trial, example, gate, lambda: failure is not None)
+            except Exception as error:  # noqa: BLE001 - raised below, when what is in flight has ended
+                failure = failure or error
+                return None
+            if result is not None:
+                done += 1
+                if self.progress is not None:
+                    self.progress(done, len(work))
             return result
 
         finished = await asyncio.gather(*(one(trial, example) for trial, example in work))
@@ -178,16 +175,24 @@ class Evaluator:
         if unknown:
             raise UserError(f"the candidate sets unknown parameters {unknown!r}; known: {sorted(self.parameters)!r}")
 
-    async def _result(self, trial: Trial, example: Example) -> ExampleResult:
-        row = self.journal.find_evaluation(trial.candidate.id, trial.split, example.id, trial.repeat)
-        if row is not None and (row.subgraph is not None or not trial.want_trace):
-            return self._from_row(row)
-        batch = self.journal.batch()
-        result = await self._attempt(trial, example, batch)
-        for _ in range(INFRASTRUCTURE_TRIES - 1):
-            if result.feedback is not None:
-                break
+    async def _result(
+        self, trial: Trial, example: Example, gate: asyncio.Semaphore, failed: Callable[[], bool]
+    ) -> ExampleResult | None:
+        """Return what the journal holds, or run the example; None where another example has failed the run."""
+        async with gate:
+            if failed():
+                return None
+            self.stop.check()
+            row = self.journal.find_evaluation(trial.candidate.id, trial.split, example.id, trial.repeat)
+            if row is not None and (row.subgraph is not None or not trial.want_trace):
+                return self._from_row(row)
+            batch = self.journal.batch()
             result = await self._attempt(trial, example, batch)
+            for _ in range(INFRASTRUCTURE_TRIES - 1):
+                if result.feedback is not None:
+                    break
+                result = await self._attempt(trial, example, batch)
+        # The place is another example's already while this one becomes durable.
         batch.add_evaluation(self._to_row(trial, result, batch))
         await batch.acommit()
         return result

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict
 
 from optograph.context import current_context
 from optograph.errors import OptographError, ServingError, StorageError
@@ -155,7 +154,7 @@ class JournaledLM(BaseLM):
         batch = self.journal.batch()
         row = CallRow(
             key=key,
-            context=asdict(current_context()),
+            context=current_context().to_json(),
             identity=identity.to_json(),
             request=batch.put(request.to_json()),
             completion=None if completion is None else batch.put(completion.to_json()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from optograph.errors import UserError
@@ -221,7 +221,7 @@ class ModelIdentity:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
-        return asdict(self)
+        return {"endpoint": self.endpoint, "served_name": self.served_name, "weights": self.weights}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelIdentity:
@@ -291,7 +291,10 @@ class Completion:
             "finish_reasons": list(self.finish_reasons),
             "token_ids": [None if one is None else list(one) for one in self.token_ids],
             "logprobs": [None if one is None else [token.to_json() for token in one] for one in self.logprobs],
-            "usage": asdict(self.usage),
+            "usage": {
+                "prompt_tokens": self.usage.prompt_tokens,
+                "completion_tokens": self.usage.completion_tokens,
+            },
             "latency_s": self.latency_s,
             "identity": self.identity.to_json(),
             "prompt_token_ids": None if self.prompt_token_ids is None else list(self.prompt_token_ids),
