@@ -204,7 +204,7 @@ def dspy(url: str, count: int) -> float:
     home = Path(__file__).resolve().parent.parent / ".venv-harness"
     python = home / "bin" / "python"
     if not (home / ".ready").exists():
-        venv.create(home, with_pip=True)
+        venv.create(home, with_pip=True, clear=True, symlinks=True)
         subprocess.run([python, "-m", "pip", "install", "-q", PEER_PACKAGE], check=True)
         (home / ".ready").touch()
     done = subprocess.run([python, "-c", PEER_SCRIPT, url, str(count)], capture_output=True, text=True, check=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from markupsafe import Markup
 
@@ -105,6 +106,7 @@ def score_chart(report: RunReport, anchors: Mapping[str, str]) -> Markup | None:
     by_calls = len({row.calls_so_far for row in steps}) >= 0.8 * len(steps) and len(steps) > 1
     places = [float(row.calls_so_far if by_calls else row.step) for row in steps]
     xs = make_scale(places, left + 14, right - 14, count=7)
+    xs = replace(xs, ticks=tuple(value for value in xs.ticks if value % 1 == 0))  # nobody makes half a call or step
     baseline = report.baseline
     values = [
         v for row in steps for v in (row.dev_score, row.dev_low, row.dev_high, row.incumbent_score) if v is not None
