@@ -21,6 +21,11 @@ test: .venv/.setup  ## all tests
 bench: .venv/.setup  ## every benchmark, one after the other
 	$(BIN)/python benchmarks/tracing.py
 	$(BIN)/python benchmarks/ablation.py
+	$(BIN)/python benchmarks/journal.py
+	$(BIN)/python benchmarks/harness.py
+	$(BIN)/python benchmarks/faults.py
+	$(BIN)/python benchmarks/sandbox.py
+	$(BIN)/python benchmarks/killtest.py --kills 200 --peer gepa
 
 clean:  ## remove what make made
 	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

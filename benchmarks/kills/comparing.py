@@ -112,7 +112,7 @@ def kill_peer(
 
 def side_by_side(ours: Account, theirs: Account) -> Table:
     """Return the table of both."""
-    table = Table(title=f"optograph beside {PEER_PACKAGE}, same task and server, {theirs.kills} kills each")
+    table = Table(title=f"optograph beside {PEER_PACKAGE}: same task, same server")
     for column in ("counted from the server's log", "optograph", "gepa"):
         table.add_column(column, justify="left" if column.startswith("counted") else "right")
     pair = (ours, theirs)
