@@ -51,7 +51,7 @@ if str(ROOT) not in sys.path:
 from benchmarks.kills.comparing import account, kill_peer, recorded, side_by_side  # noqa: E402 - found by the line above
 from benchmarks.kills.contenders import Optograph  # noqa: E402
 from benchmarks.kills.lives import Nursery  # noqa: E402
-from benchmarks.kills.series import Run, Series  # noqa: E402
+from benchmarks.kills.series import KillTestError, Run, Series  # noqa: E402
 from benchmarks.kills.server import MODEL, LoggingServer  # noqa: E402
 from benchmarks.kills.tally import Tally, least_progress, phases, tally  # noqa: E402
 from benchmarks.kills.workload import CONCURRENCY, write_job  # noqa: E402
@@ -249,6 +249,8 @@ def main() -> int:
     parser.add_argument("--env", type=Path, default=ROOT / ".venv-killtest", help="environment of the peer")
     parser.add_argument("--keep", type=Path, help="folder for all runs, instead of one that is deleted")
     options = parser.parse_args()
+    if options.kills < 2 or options.latency_ms <= 0:
+        parser.error("--kills must be at least 2 and --latency-ms above 0")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with tempfile.TemporaryDirectory(prefix="killtest-") as temporary:
         folder = options.keep or Path(temporary)
@@ -264,4 +266,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KillTestError as failure:
+        sys.exit(str(failure))
