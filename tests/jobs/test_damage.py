@@ -1,4 +1,4 @@
-"""What a disk and a clock can do to a run: flipped bytes, a cut file, no space, another day. It goes on all the same."""
+"""What a disk or a clock can do to a run: flipped bytes, a cut file, no space, another day. It goes on."""
 
 from __future__ import annotations
 
