@@ -25,7 +25,7 @@ def test_each_block_runs_as_it_stands(block: str) -> None:
         [sys.executable, "-W", "error", "-c", block], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
-    expected = re.findall(r"#> (.*)", block)
+    expected = re.findall(r"# ?> (.*)", block)
     assert [line for line in done.stdout.splitlines() if line in expected] == expected, done.stdout
 
 

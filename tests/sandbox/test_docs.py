@@ -25,7 +25,7 @@ def test_each_block_runs(block: str, tmp_path: Path) -> None:
         [sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == re.findall(r"#> (.*)", block)
+    assert done.stdout.splitlines() == re.findall(r"# ?> (.*)", block)
 
 
 def test_figures_and_names_are_true() -> None:
