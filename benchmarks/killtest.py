@@ -11,7 +11,7 @@ copied, and read with nothing but sqlite3. So:
 
 * ``repeated_calls``: requests for a call whose answer was on disk at an earlier kill. Bar: 0.
 * ``lost_evaluations``: calls and evaluations on disk at a kill that were not there at the end, or had been done anew,
-  and whatever differs from the evaluations of the unkilled run. Bar: 0.
+  and whatever differs from the evaluations of the unkilled run (where a budget does not cut these off). Bar: 0.
 * ``extra_per_kill_max``: requests beyond one a call, charged to the kill that made them necessary. Bar: 8, the calls
   that are in flight at once.
 * ``identical``: whether each ``result.json`` is that of the unkilled run, to the byte, and each decision too. Bar: 1.
@@ -185,7 +185,7 @@ def measure(folder: Path, server: LoggingServer, options: argparse.Namespace, pr
         runs=runs,
         counted=tally(runs, whole),
         slow=slow,
-        tight=(tight_runs, tally(tight_runs, ended)),
+        tight=(tight_runs, tally(tight_runs, ended, cut_short=True)),
         budget=budget,
         again_identical=again.result == whole.result,
         kinds=kinds,

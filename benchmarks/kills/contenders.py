@@ -18,7 +18,7 @@ from optograph.optimizers.checkpoints import CHECKPOINTS
 from optograph.storage.failpoints import FAILPOINTS, VARIABLE
 
 PEER_PACKAGE = "gepa==0.1.4"
-HITS = {"journal.checkpoint": (1,), "journal.close": (1,), "result.write": (1,), "result.rename": (1,)}
+HITS = {"journal.checkpoint": (1, 2), "journal.close": (1,), "result.write": (1, 2), "result.rename": (1, 2)}
 """Passes at which a failpoint kills; the points of each transaction are passed hundreds of times."""
 HITS_OF_TRANSACTIONS = (1, 2, 3, 7, 20, 60, 150)
 

@@ -40,12 +40,14 @@ class Tally:
     same_decisions: int
 
 
-def tally(runs: Sequence[Run], whole: Run) -> Tally:
+def tally(runs: Sequence[Run], whole: Run, *, cut_short: bool = False) -> Tally:
     """Count over runs.
 
     Args:
         runs: Runs that were killed.
         whole: The run that was not.
+        cut_short: Whether the budget ended the runs in the middle of an evaluation of several examples: which of these
+            were done by then depends on the server alone, in runs that nobody kills too, so they are not compared.
     """
     extra = [number for run in runs for number in extra_by_kill(run)]
     return Tally(
@@ -56,7 +58,7 @@ def tally(runs: Sequence[Run], whole: Run) -> Tally:
         repeated=sum(repeated(run) for run in runs),
         answered_again=sum(answered_again(run) for run in runs),
         extra=tuple(extra),
-        lost=sum(lost(run, whole) for run in runs),
+        lost=sum(lost(run, None if cut_short else whole) for run in runs),
         same_result=sum(run.result == whole.result for run in runs),
         same_decisions=sum(run.final.decisions == whole.final.decisions for run in runs),
     )
@@ -100,12 +102,18 @@ def extra_by_kill(run: Run) -> list[int]:
     return counts
 
 
-def lost(run: Run, whole: Run) -> int:
-    """Count rows that were committed at a kill and are not there at the end, and evaluations that differ at the end."""
+def lost(run: Run, whole: Run | None) -> int:
+    """Count rows that were committed at a kill and are not there at the end, and evaluations that were done twice.
+
+    Where an unkilled run is given, evaluations at the end that are not among its own, or lack, count too.
+    """
     gone = Counter[str]()
     for kill in run.kills:
         gone |= kill.committed.rows - run.final.rows
-    ends, should = run.final.evaluations, whole.final.evaluations
+    ends = run.final.evaluations
+    if whole is None:
+        return gone.total() + (ends - Counter(set(ends))).total()
+    should = whole.final.evaluations
     return gone.total() + (ends - should).total() + (should - ends).total()
 
 

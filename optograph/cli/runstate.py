@@ -14,7 +14,7 @@ from optograph.report import FailureRow, LimitRow, RunFacts, TestResult, UsageRo
 from optograph.report.record import Row
 
 if TYPE_CHECKING:
-    from optograph.storage import DecisionRow, Journal
+    from optograph.storage import DecisionRow, EvaluationRow, Journal
 
 State = Literal["running", "stopped", "interrupted", "failed", "budget", "finished", "unreadable"]
 
@@ -173,6 +173,7 @@ def read_state(directory: Path) -> RunState:
         return RunState.model_validate(
             short
             | {
+                "phase": short["phase"] or (_stage(journal, evaluations) if short["state"] == "running" else ""),
                 "title": setup.get("report", {}).get("title") or short["run"],
                 "job": str(_meta(journal, "job").get("file") or ""),
                 "optimizer": decisions[-1].optimizer if decisions else "",
@@ -220,6 +221,15 @@ def _state(recorded: Any, *, alive: bool, ended: bool) -> str:
     if recorded in WORDS and recorded != "running":
         return str(recorded)
     return "finished" if recorded is None and ended else "interrupted"
+
+
+def _stage(journal: Journal, evaluations: list[EvaluationRow]) -> str:
+    """Say what a run does, by its latest records, where it does not say so itself."""
+    calls = journal.calls()
+    if calls and calls[-1].context.get("role") == "optimizer":
+        return "proposing"
+    words = {"train": "trying on train", "dev": "testing on dev", "test": "sealed test"}
+    return words.get(evaluations[-1].split, "") if evaluations else "starting"
 
 
 def _meta(journal: Journal, name: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from optograph.report import (
 from optograph.secrets import scrub
 from optograph.serving import run_sync
 from optograph.storage import EvaluationRow, Journal
+from optograph.storage.failpoints import failpoint
 
 if TYPE_CHECKING:
     from optograph.jobs.optimize import Session
@@ -88,7 +89,9 @@ def _write(path: Path, text: str) -> None:
     """Write a text without secrets, whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        failpoint("result.write")
         temporary.write_text(scrub(text) + "\n", encoding="utf-8", errors="replace")
+        failpoint("result.rename")
         temporary.replace(path)
     except OSError as error:
         raise StorageError(f"cannot write {str(path)!r}: {error.strerror or error}") from error

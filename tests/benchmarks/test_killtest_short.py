@@ -71,6 +71,7 @@ def test_a_lost_or_repeated_row_is_seen() -> None:
     redone = killed("abcd", 2, "aA", evaluations=Counter("AABCD"))
     missing = killed("abcd", 2, "aA", evaluations=Counter("BCD"))
     assert [tally([run], WHOLE).lost for run in (gone, redone, missing)] == [1, 1, 1]
+    assert [tally([run], WHOLE, cut_short=True).lost for run in (gone, redone, missing)] == [1, 1, 0]
 
 
 def test_another_result_is_seen() -> None:

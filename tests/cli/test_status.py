@@ -112,6 +112,16 @@ def test_each_state(run: Path, recorded: str, expected: str) -> None:
     assert line.can_resume == (expected in ("interrupted", "stopped", "failed"))
 
 
+def test_what_a_run_does_is_told_by_its_records(run: Path) -> None:
+    with Journal.open(run) as journal:
+        journal.set_meta("status", {"state": "running", "pid": 1})
+        assert runstate.read_state(run).phase == "proposing"
+        call(journal, "task")
+        assert runstate.read_state(run).phase == "testing on dev"
+        journal.set_meta("status", {"state": "running", "pid": 1, "phase": "sealed test"})
+        assert runstate.read_state(run).phase == "sealed test"
+
+
 def test_reading_never_disturbs_the_writer(run: Path) -> None:
     with Journal.open(run) as journal:
         before = sorted((path.name, path.stat().st_size) for path in run.iterdir() if path.name != "journal.db-shm")
