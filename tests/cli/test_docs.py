@@ -1,18 +1,24 @@
-"""The page about the command line tells the truth: its commands and options exist, and its code runs."""
+"""The pages about the command line tell the truth: their commands and options exist, and their code runs."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
 
 from optograph import cli
 
-PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+FOLDER = Path(__file__).parents[2]
+LEAST_COMMANDS = {"README.md": 7, "docs/command-line.md": 4, "docs/runs.md": 5}
+"""Pages that show commands, and how many of them they show at least."""
+TEXTS = {name: (FOLDER / name).read_text(encoding="utf-8") for name in LEAST_COMMANDS}
+PAGE = TEXTS["docs/command-line.md"]
 ROOT = get_command(cli.app)
 
 
@@ -37,11 +43,39 @@ def test_the_options_of_each_row_exist(row: tuple[str, str]) -> None:
     assert set(re.findall(r"--[a-z-]+", row[1])) <= options_of(words)
 
 
-def test_the_commands_of_the_page_parse() -> None:
-    for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL):
-        for line in block.splitlines():
-            words = line.partition("#")[0].rstrip(" &").split()[1:]
-            ROOT.commands[words[0]].make_context(words[0], words[1:])  # type: ignore[attr-defined]
+def commands_in(page: str) -> list[list[str]]:
+    """Return the words of each command line of optograph in a page's shell blocks, without comments."""
+    lines = "\n".join(re.findall(r"```(?:ba)?sh\n(.*?)```", page, re.DOTALL)).splitlines()
+    words = (shlex.split(line, comments=True) for line in lines)
+    return [[word for word in one if word != "&"] for one in words if one[:1] == ["optograph"]]
+
+
+def test_commands_are_found() -> None:
+    assert commands_in("```sh\nls\noptograph stop A  # now\n```\n```bash\noptograph diff 'A B' C &\n```\n") == [
+        ["optograph", "stop", "A"],
+        ["optograph", "diff", "A B", "C"],
+    ]
+    found = {name: len(commands_in(text)) for name, text in TEXTS.items()}
+    assert all(found[name] >= least for name, least in LEAST_COMMANDS.items()), found
+
+
+@pytest.mark.parametrize(
+    "words", [pytest.param(one, id=" ".join(one[1:])) for text in TEXTS.values() for one in commands_in(text)]
+)
+def test_the_commands_of_the_pages_parse(words: list[str]) -> None:
+    command: Any = ROOT
+    rest = words[1:]
+    while hasattr(command, "commands"):
+        name, *rest = rest
+        assert name in command.commands
+        command = command.commands[name]
+    with command.make_context(name, list(rest)) as context:
+        given = [
+            str(one) for value in context.params.values() for one in (value if isinstance(value, list) else [value])
+        ]
+    assert {word for word in rest if not word.startswith("-")} <= set(given)
+    with pytest.raises(Exception, match="No such option: --wrong"):
+        command.make_context(name, [*rest, "--wrong"])
 
 
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
