@@ -23,6 +23,7 @@ LEAST_FREE_BYTES = 500 * 10**6
 SLOW_COMMIT_S = 0.05
 """A commit to the journal that takes longer than this is remarked upon."""
 _COMMITS = 10
+_SANDBOX_LINE, _SANDBOX_RESULT = "result = 6 * 7", 42
 _SANDBOX_TIMEOUT_S = 30.0
 _PARTS = ("langgraph", "pydantic", "aiohttp", "datasets", "typer", "rich", "jinja2")
 
@@ -182,10 +183,12 @@ def try_sandbox() -> str | None:
 
     try:
         with Sandbox() as sandbox:
-            found = sandbox.run("result = 6 * 7", timeout_s=_SANDBOX_TIMEOUT_S)
+            found = sandbox.run(_SANDBOX_LINE, timeout_s=_SANDBOX_TIMEOUT_S)
     except SandboxError as error:
         return f"a line of code could not be run: {error}"
-    return None if found.result == 42 else f"a line of code could not be run: {found.error}"
+    if found.result == _SANDBOX_RESULT:
+        return None
+    return f"a line of code could not be run: {found.error or f'it gave {found.result!r}, not {_SANDBOX_RESULT}'}"
 
 
 def check_engine(*, needed: bool) -> Check:

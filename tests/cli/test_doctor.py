@@ -15,6 +15,7 @@ import pytest
 
 from optograph import sandbox
 from optograph.cli import checks
+from optograph.sandbox import launcher
 from optograph.serving import cache
 from optograph.testing import LoopbackServer
 
@@ -208,8 +209,20 @@ def test_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(not sandbox.availability().usable, reason="this system cannot lock code in")
 def test_the_sandbox_is_really_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks.try_sandbox() is None
-    monkeypatch.setattr(checks, "_SANDBOX_TIMEOUT_S", 1e-6)
+    for line, timeout_s, problem in (
+        ("while True: pass", 0.2, "took longer than 0.2 s and was killed"),
+        ("import os; os._exit(3)", 30.0, "ended with exit status 3"),
+        ("result = open('/etc/passwd').read()", 30.0, "PermissionError"),
+        ("result = 41", 30.0, "it gave 41, not 42"),
+    ):
+        monkeypatch.setattr(checks, "_SANDBOX_LINE", line)
+        monkeypatch.setattr(checks, "_SANDBOX_TIMEOUT_S", timeout_s)
+        found = checks.try_sandbox() or "nothing is wrong"
+        assert found.startswith("a line of code could not be run: ")
+        assert problem in found
+    monkeypatch.setattr(launcher, "_BOOT", "raise SystemExit('the zygote does not start')")
     assert "could not be run" in (checks.try_sandbox() or "")
+    assert checks.check_sandbox(needed=True).ok is False
 
 
 def test_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
