@@ -1,10 +1,12 @@
 """Measure what the evaluator costs beside a bare load loop and DSPy's ``Evaluate``, and hold it to its bars.
 
-2,000 requests, 64 at once, against a server in a process of its own that answers in 50 ms:
+2,000 requests, at most 64 at once (the server counts them), to a process of its own that answers in 50 ms:
 
 * bare: aiohttp alone, the same bodies, the answers parsed; nothing is kept.
 * ours: ``Evaluator`` over 2,000 examples whose async workflow makes one journalled call each; every call and every
-  evaluation is durable in the journal on disk.
+  evaluation is durable in the journal on disk. The model allows 64 calls at once; 96 examples are in progress, so that
+  those that wait for the disk leave no place at the server empty. The bar is held to this row.
+* ours, 64 examples: the same with no more examples in progress than calls.
 * calls only: ``JournaledLM.complete`` without an evaluator.
 * DSPy: ``Evaluate`` over the same examples and server, 64 threads, no cache, in an environment of its own.
 
@@ -23,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import venv
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,6 +48,7 @@ from optograph.serving import JournaledLM, Message, OpenAILM, Request, ScriptedL
 from optograph.storage import Journal
 
 CONCURRENCY = 64
+EXAMPLES = 96
 LATENCY_S = 0.05
 SHARE_BAR = 0.90
 FRAMEWORK_MS_BAR = 0.3
@@ -94,6 +98,12 @@ def server() -> Iterator[str]:
             yield process.stdout.readline().strip()
         finally:
             process.terminate()
+
+
+def asked(url: str, method: str, path: str) -> dict[str, Any]:
+    """Ask the server for its counts, or set them to zero."""
+    with urllib.request.urlopen(urllib.request.Request(f"{url.removesuffix('/v1')}/{path}", method=method)) as answer:
+        return dict(json.load(answer))
 
 
 @dataclass
@@ -172,8 +182,8 @@ def calls_only(url: str, count: int) -> Timer:
     return timer
 
 
-def ours(url: str, count: int) -> Timer:
-    """Evaluate all examples."""
+def ours(url: str, count: int, examples: int = EXAMPLES) -> Timer:
+    """Evaluate all examples, so many of them at once."""
     timer = Timer()
     rows = [Example(f"e{number}", {"number": number}) for number in range(count)]
     other = [Example("x", {"number": -1})]
@@ -189,7 +199,7 @@ def ours(url: str, count: int) -> Timer:
             return Feedback(score=float(bool(output)))
 
         task = Task(rows, other, SealedSplit([Example("y", {"number": -2})]), said)
-        evaluator = Evaluator(workflow, task, {}, journal, EvaluatorOptions(concurrency=CONCURRENCY))
+        evaluator = Evaluator(workflow, task, {}, journal, EvaluatorOptions(concurrency=examples))
         trial = Trial(Candidate({}), "train", tuple(row.id for row in rows))
         with timer:
             (evaluation,) = evaluator.evaluate([trial])
@@ -259,14 +269,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-peer", action="store_true", help="leave DSPy out")
     given = parser.parse_args(arguments)
     count = given.requests
-    works = {"bare aiohttp": bare, "ours: Evaluator, journal on": ours, "ours: calls only, journal on": calls_only}
+    works: dict[str, Callable[[str, int], Timer]] = {
+        "bare aiohttp": bare,
+        "ours: Evaluator, journal on": ours,
+        "ours: Evaluator, 64 examples": lambda url, count: ours(url, count, CONCURRENCY),
+        "ours: calls only, journal on": calls_only,
+    }
+    most = dict.fromkeys(works, 0)
     seen: dict[str, list[Timer]] = {name: [] for name in works}
     with server() as url:
         for work in works.values():
             work(url, 128)
         for _ in range(given.rounds):
             for name, work in works.items():
+                asked(url, "POST", "reset")
                 seen[name].append(work(url, count))
+                most[name] = max(most[name], asked(url, "GET", "stats")["most_in_flight"])
         peer = None if given.no_peer else dspy(url, count)
     wall = {name: statistics.median(one.wall for one in times) for name, times in seen.items()}
     cpu = {name: statistics.median(one.cpu for one in times) for name, times in seen.items()}
@@ -275,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checkpoint, journal = checkpoint_mb()
     bare_s = wall["bare aiohttp"]
     table = Table(title=f"{count} requests, {CONCURRENCY} at once, a server that answers in {LATENCY_S * 1000:.0f} ms")
-    for column in ("", "requests/s", "of ideal", "of bare", "framework ms a call", "CPU ms a call"):
+    for column in ("", "requests/s", "of ideal", "of bare", "framework ms a call", "CPU ms a call", "most at once"):
         table.add_column(column, justify="left" if not column else "right")
     for name, seconds in wall.items():
         own = f"{1000 * cpu[name] / count:.2f}" if name in cpu else ""
@@ -286,16 +304,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{bare_s / seconds:.0%}",
             f"{1000 * (seconds - bare_s) / count:.3f}",
             own,
+            str(most.get(name, "")),
         )
     console = Console(width=120)
     console.print(table)
     console.print(f"1,000 examples of 10 KB: checkpoint file {checkpoint:.2f} MB, journal {journal:.1f} MB")
     ours_s = wall["ours: Evaluator, journal on"]
     share, framework = bare_s / ours_s, 1000 * (ours_s - bare_s) / count
-    kept = share >= SHARE_BAR and framework <= FRAMEWORK_MS_BAR and checkpoint <= CHECKPOINT_MB_BAR
+    fair = max(most.values()) <= CONCURRENCY
+    kept = fair and share >= SHARE_BAR and framework <= FRAMEWORK_MS_BAR and checkpoint <= CHECKPOINT_MB_BAR
     figures = {
         "share_of_bare": f"{share:.3f}",
         "framework_ms": f"{framework:.3f}",
+        "share_at_64_examples": f"{bare_s / wall['ours: Evaluator, 64 examples']:.3f}",
+        "most_at_once": str(max(most.values())),
         "ours_rps": f"{count / ours_s:.0f}",
         "bare_rps": f"{count / bare_s:.0f}",
         "dspy_rps": "none" if peer is None else f"{count / peer:.0f}",

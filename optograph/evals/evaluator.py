@@ -19,6 +19,7 @@ from optograph.errors import (
     StorageError,
     UserError,
 )
+from optograph.evals.heap import heap_set_aside
 from optograph.evals.task import Example, Task
 from optograph.evals.threads import in_thread
 from optograph.evals.trial import Evaluation, ExampleResult, Trial
@@ -36,6 +37,7 @@ from optograph.graphs import (
 from optograph.serving import CallEvent, counting_draws, observing, run_sync
 from optograph.stopping import StopRequest
 from optograph.storage import Batch, CandidateRow, EvaluationRow, Journal
+from optograph.telemetry import span
 
 Workflow = Callable[..., Any]
 Progress = Callable[[int, int], None]
@@ -52,7 +54,8 @@ class EvaluatorOptions:
     """How an evaluator works.
 
     Attributes:
-        concurrency: Examples in flight at once, at least 1.
+        concurrency: Examples in progress at once, at least 1. The model's own ``max_concurrency`` bounds the calls;
+            half as many examples again keep a fast server busy while some of them wait for the journal.
         deadline_s: Longest time for one example, in seconds. Longer than the longest model call, so that a hung
             endpoint is told apart from a workflow that takes too long.
     """
@@ -131,32 +134,49 @@ class Evaluator:
 
     async def _run(self, trials: Sequence[Trial], work: list[tuple[Trial, Example]]) -> list[Evaluation]:
         await self._announce(trials)
-        gate = asyncio.Semaphore(self.options.concurrency)
-        done = 0
-        failure: BaseException | None = None
-
-        async def one(trial: Trial, example: Example) -> ExampleResult | None:
-            nonlocal done, failure
-            try:
-                result = await self._result(trial, example, gate, lambda: failure is not None)
-            except Exception as error:  # noqa: BLE001 - raised below, when what is in flight has ended
-                failure = failure or error
-                return None
-            if result is not None:
-                done += 1
-                if self.progress is not None:
-                    self.progress(done, len(work))
-            return result
-
-        finished = await asyncio.gather(*(one(trial, example) for trial, example in work))
-        if failure is not None:
-            raise failure
-        results = iter([result for result in finished if result is not None])
+        with heap_set_aside():
+            results = iter(await self._results(work))
         evaluations = [Evaluation(trial, tuple(next(results) for _ in trial.examples)) for trial in trials]
         for evaluation in evaluations:
             if evaluation.results and evaluation.missing == len(evaluation.results):
                 raise ServingError(f"no example could be evaluated: {evaluation.results[0].error}", kind="systemic")
         return evaluations
+
+    async def _results(self, work: Sequence[tuple[Trial, Example]]) -> list[ExampleResult]:
+        """Run each example in a task of its own, as many at once as allowed; the results are in the order of `work`."""
+        gate = asyncio.Semaphore(self.options.concurrency)
+        results: dict[int, ExampleResult] = {}
+        running: set[asyncio.Task[None]] = set()
+        failure: BaseException | None = None
+
+        async def one(number: int, trial: Trial, example: Example) -> None:
+            nonlocal failure
+            try:
+                results[number] = await self._result(trial, example, gate)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised below, when what is in flight has ended
+                failure = failure or error
+                return
+            if self.progress is not None:
+                self.progress(len(results), len(work))
+
+        try:
+            for number, (trial, example) in enumerate(work):
+                await gate.acquire()
+                if failure is not None:
+                    break
+                task = asyncio.create_task(one(number, trial, example))
+                running.add(task)
+                task.add_done_callback(running.discard)
+            if running:
+                await asyncio.wait(running)
+        finally:
+            for task in running:
+                task.cancel()
+        if failure is not None:
+            raise failure
+        return [results[number] for number in range(len(work))]
 
     async def _announce(self, trials: Sequence[Trial]) -> None:
         """Check the trials and record their candidates."""
@@ -175,13 +195,9 @@ class Evaluator:
         if unknown:
             raise UserError(f"the candidate sets unknown parameters {unknown!r}; known: {sorted(self.parameters)!r}")
 
-    async def _result(
-        self, trial: Trial, example: Example, gate: asyncio.Semaphore, failed: Callable[[], bool]
-    ) -> ExampleResult | None:
-        """Return what the journal holds, or run the example; None where another example has failed the run."""
-        async with gate:
-            if failed():
-                return None
+    async def _result(self, trial: Trial, example: Example, gate: asyncio.Semaphore) -> ExampleResult:
+        """Return what the journal holds, or run the example; its place is freed as soon as it has run."""
+        try:
             self.stop.check()
             row = self.journal.find_evaluation(trial.candidate.id, trial.split, example.id, trial.repeat)
             if row is not None and (row.subgraph is not None or not trial.want_trace):
@@ -192,7 +208,8 @@ class Evaluator:
                 if result.feedback is not None:
                     break
                 result = await self._attempt(trial, example, batch)
-        # The place is another example's already while this one becomes durable.
+        finally:
+            gate.release()  # the place is another example's while this one becomes durable
         batch.add_evaluation(self._to_row(trial, result, batch))
         await batch.acommit()
         return result
@@ -209,6 +226,7 @@ class Evaluator:
             counting_draws(),
             recording_calls(),
             observing(cost),
+            span("example", example.id, trial) as told,
         ):
             try:
                 async with asyncio.timeout(self.options.deadline_s) as deadline:
@@ -223,6 +241,7 @@ class Evaluator:
                 else:
                     output, feedback, error = _failed(failure)
             subgraph, trace = self._evidence(trial, output, feedback, batch)
+            told.outcome((feedback, error))
         return ExampleResult(
             example=example.id,
             feedback=feedback,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from optograph.context import current_context
 from optograph.errors import OptographError, ServingError, StorageError
@@ -16,7 +17,7 @@ from optograph.serving.base import LM, BaseLM
 from optograph.serving.budget import Budget
 from optograph.serving.types import Completion, ModelIdentity, Request, Usage
 from optograph.stopping import StopRequest
-from optograph.storage import CallRow, Journal, canonical_json, content_hash
+from optograph.storage import CallRow, Journal, canonical_json, content_hash, text_hash
 
 _seen: ContextVar[dict[str, int] | None] = ContextVar("optograph_draws", default=None)
 
@@ -29,6 +30,16 @@ def counting_draws() -> Iterator[None]:
         yield
     finally:
         _seen.reset(token)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call that the journal does not hold: `asked` is the request as canonical JSON."""
+
+    key: str
+    identity: ModelIdentity
+    request: Request
+    asked: str
 
 
 class JournaledLM(BaseLM):
@@ -63,7 +74,7 @@ class JournaledLM(BaseLM):
         self.cache = cache
         self.replay = replay
         self.stop = stop or StopRequest()
-        self._flying: dict[str, asyncio.Future[Completion]] = {}
+        self._flying: dict[str, asyncio.Future[Completion | None]] = {}
 
     async def identity(self) -> ModelIdentity:
         """Return the inner model's identity."""
@@ -73,18 +84,40 @@ class JournaledLM(BaseLM):
         """Close the inner model."""
         await self.inner.aclose()
 
+    async def _answer(self, request: Request) -> Completion:
+        """Answer without limits and checks of its own: the inner model has them."""
+        return await self._complete(request)
+
     async def _complete(self, request: Request) -> Completion:
         identity = await self.inner.identity()
-        key = self._key(identity, request)
-        known = self._find(self.journal, key)
-        if known is not None:
-            return known
-        flying = self._flying.get(key)
-        if flying is None:
-            flying = asyncio.ensure_future(self._answer_new(key, identity, request))
-            self._flying[key] = flying
-            flying.add_done_callback(lambda _: self._flying.pop(key, None))
-        return await asyncio.shield(flying)
+        asked = canonical_json(request.to_json())
+        key = self._key(identity, request, asked)
+        while True:
+            known = self._find(self.journal, key)
+            if known is not None:
+                return known
+            flying = self._flying.get(key)
+            if flying is None:
+                return await self._lead(_Call(key, identity, request, asked))
+            answer = await asyncio.shield(flying)
+            if answer is not None:
+                return answer
+
+    async def _lead(self, call: _Call) -> Completion:
+        """Make a call that others may wait for; where it is given up, one of them makes it."""
+        flying = self._flying[call.key] = asyncio.get_running_loop().create_future()
+        answer: Completion | None = None
+        try:
+            answer = await self._answer_new(call)
+        except Exception as error:
+            flying.set_exception(error)
+            flying.exception()  # seen, even if nobody waits
+            raise
+        finally:
+            del self._flying[call.key]
+            if not flying.done():
+                flying.set_result(answer)
+        return answer
 
     @staticmethod
     def _find(journal: Journal, key: str) -> Completion | None:
@@ -96,8 +129,9 @@ class JournaledLM(BaseLM):
         except StorageError:  # the journal has counted the damage; the call is made again
             return None
 
-    def _key(self, identity: ModelIdentity, request: Request) -> str:
-        base = content_hash([identity.key, request.to_json(), current_context().repeat])
+    @staticmethod
+    def _key(identity: ModelIdentity, request: Request, asked: str) -> str:
+        base = text_hash(f"[{canonical_json(identity.key)},{asked},{current_context().repeat}]")
         seen = _seen.get()
         if seen is None or request.temperature == 0:
             return base
@@ -105,12 +139,12 @@ class JournaledLM(BaseLM):
         seen[base] = number + 1
         return content_hash([base, number])
 
-    async def _answer_new(self, key: str, identity: ModelIdentity, request: Request) -> Completion:
+    async def _answer_new(self, call: _Call) -> Completion:
         """Answer a call that this run has not made: from the other run's journal, or from the model."""
         if self.cache is not None:
-            copied = self._find(self.cache, key)
+            copied = self._find(self.cache, call.key)
             if copied is not None:
-                await self._record(key, copied.identity, request, copied, None, copied.latency_s, paid=False)
+                await self._record(call, copied, None, copied.latency_s, paid=False)
                 return copied
         if self.replay:
             raise ServingError(
@@ -118,45 +152,37 @@ class JournaledLM(BaseLM):
                 f"{current_context().example!r}: the workflow, its data or the job differ from what was recorded",
                 kind="replay_miss",
             )
-        return await self._ask(key, identity, request)
+        return await self._ask(call)
 
-    async def _ask(self, key: str, identity: ModelIdentity, request: Request) -> Completion:
+    async def _ask(self, call: _Call) -> Completion:
         self.stop.check()
-        reservation = await self.budget.areserve(request, role=current_context().role, model=self.name)
+        reservation = await self.budget.areserve(call.request, role=current_context().role, model=self.name)
         started = time.monotonic()
         usage: Usage | None = None
         try:
-            completion = await self.inner.complete(request)
+            completion = await self.inner.complete(call.request)
             usage = completion.usage
         except OptographError as failure:
             error = f"{type(failure).__name__}: {failure}"
-            await self._record(key, identity, request, None, error, time.monotonic() - started)
+            await self._record(call, None, error, time.monotonic() - started)
             raise
         finally:
             self.budget.settle(reservation, usage)
         completion = _without_secrets(completion)
-        await self._record(key, completion.identity, request, completion, None, completion.latency_s)
+        await self._record(call, completion, None, completion.latency_s)
         return completion
 
     async def _record(
-        self,
-        key: str,
-        identity: ModelIdentity,
-        request: Request,
-        completion: Completion | None,
-        error: str | None,
-        latency_s: float,
-        *,
-        paid: bool = True,
+        self, call: _Call, completion: Completion | None, error: str | None, latency_s: float, *, paid: bool = True
     ) -> None:
         usage = completion.usage if completion is not None else Usage()
         price = self.budget.prices.find(self.name)
         batch = self.journal.batch()
         row = CallRow(
-            key=key,
+            key=call.key,
             context=current_context().to_json(),
-            identity=identity.to_json(),
-            request=batch.put(request.to_json()),
+            identity=(call.identity if completion is None else completion.identity).to_json(),
+            request=batch.put_text(call.asked),
             completion=None if completion is None else batch.put(completion.to_json()),
             error=error,
             prompt_tokens=usage.prompt_tokens,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from optograph.storage.batch import Batch
-from optograph.storage.canonical import canonical_json, content_hash
+from optograph.storage.canonical import canonical_json, content_hash, text_hash
 from optograph.storage.damage import Damage
 from optograph.storage.failpoints import FAILPOINTS, failpoint
 from optograph.storage.journal import Journal
@@ -21,4 +21,5 @@ __all__ = [
     "canonical_json",
     "content_hash",
     "failpoint",
+    "text_hash",
 ]

@@ -70,12 +70,16 @@ class Batch:
             ValueError: The data holds NaN or infinity.
             TypeError: The data is not JSON.
         """
-        text = _written(data).encode("ascii")
-        digest = hashlib.sha256(text)
+        return self.put_text(canonical_json(data))
+
+    def put_text(self, text: str) -> str:
+        """Like ``put``, for data that is canonical JSON text already."""
+        content = _scrubbed(text).encode("ascii")
+        digest = hashlib.sha256(content)
         raw = digest.digest()
         if raw not in self._writer.stored:
-            self._operations.payloads.append((raw, text))
-            self._operations.size += len(text)
+            self._operations.payloads.append((raw, content))
+            self._operations.size += len(content)
         return digest.hexdigest()
 
     def add_call(self, row: CallRow) -> None:
@@ -148,7 +152,10 @@ class Batch:
 
 def _written(data: Any) -> str:
     """Return canonical JSON in which no secret is left; what is blanked is part of what is hashed."""
-    text = canonical_json(data)
+    return _scrubbed(canonical_json(data))
+
+
+def _scrubbed(text: str) -> str:
     clean = scrub(text)
     return text if clean is text else clean.encode("ascii", "backslashreplace").decode()
 

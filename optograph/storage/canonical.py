@@ -16,4 +16,9 @@ def canonical_json(data: Any) -> str:
 
 def content_hash(data: Any) -> str:
     """Return the SHA-256 (64 hex digits) of the canonical JSON of ``data``."""
-    return hashlib.sha256(canonical_json(data).encode("ascii")).hexdigest()
+    return text_hash(canonical_json(data))
+
+
+def text_hash(text: str) -> str:
+    """Return the SHA-256 (64 hex digits) of a text that is canonical JSON already."""
+    return hashlib.sha256(text.encode("ascii")).hexdigest()

@@ -275,6 +275,8 @@ class Journal:
     def _found(self, table: str, key: str) -> Iterator[bytes]:
         """Give the bodies of the whole rows of a key, newest first."""
         key = plain_key(key)
+        if self._writer is not None and not self._writer.may_hold(table, key.encode()):
+            return
         sql = f"SELECT seq, key, body, crc FROM {table} WHERE key=? ORDER BY seq DESC"  # noqa: S608 - fixed names
         rows = self._reader.query(sql, (key,))
         for row in rows:

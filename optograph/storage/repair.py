@@ -107,7 +107,7 @@ def _open_sound(path: Path) -> tuple[sqlite3.Connection, Damage]:
 
 def _connect(path: Path) -> sqlite3.Connection:
     """Return a connection that waits for the disk at each commit."""
-    db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
+    db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10, cached_statements=512)
     db.text_factory = bytes
     try:
         db.execute(f"PRAGMA page_size={PAGE}")

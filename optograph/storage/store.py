@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from optograph.storage import schema
 from optograph.storage.batch import Operations
 from optograph.storage.failpoints import failpoint
 
-_CHUNKS = (64, 16, 4, 1)
+_CHUNK = 64
 _KNOWN_PAYLOADS = 16384
 _LIFE_EVERY_S = 1.0
+_LOOKED_UP = ("calls", "evaluations")
 
 
 class Life:
@@ -50,6 +51,11 @@ class Store:
 
     The interpreter's lock is given up at each statement, and a busy program makes one wait to have it again. So rows
     are inserted up to 64 at once.
+
+    Attributes:
+        stored: Hashes of payloads that are known to be stored.
+        keys: For each table that is looked up by key, Python's hash of every key that it may hold: most lookups are of
+            what was never written, and need no statement.
     """
 
     def __init__(self, db: sqlite3.Connection, life: Life) -> None:
@@ -61,6 +67,10 @@ class Store:
             heads = schema.count_heads(db)
             schema.write_heads(db, heads)
         self._heads: dict[str, list[int]] = heads
+        self.keys: dict[str, set[int]] = {
+            table: {hash(key) for (key,) in db.execute(f"SELECT key FROM {table}")}  # noqa: S608 - fixed names
+            for table in _LOOKED_UP
+        }
         self._candidates = {key: seq for seq, key in db.execute("SELECT seq, key FROM candidates")}
         self._life_due = 0.0
 
@@ -130,6 +140,8 @@ class Store:
                 seq = head[1]
                 if table == "candidates":
                     candidates[raw] = seq
+                elif table in self.keys:
+                    self.keys[table].add(hash(raw))
                 rows.setdefault(table, []).append((seq, key, text, schema.row_crc(table, seq, raw, text.encode())))
                 own.append(seq)
             numbers.append(own)
@@ -139,7 +151,8 @@ class Store:
 
     def _insert(self, target: str, width: int, rows: Sequence[tuple[object, ...]]) -> int:
         done = 0
-        for chunk in _chunks(rows):
+        for at in range(0, len(rows), _CHUNK):
+            chunk = rows[at : at + _CHUNK]
             marks = ",".join([f"({','.join('?' * width)})"] * len(chunk))
             values = [value for row in chunk for value in row]
             done += self.db.execute(f"INSERT {target} VALUES {marks}", values).rowcount  # noqa: S608 - fixed names
@@ -168,12 +181,3 @@ class Store:
         """Move what the write-ahead log holds into the file; ``TRUNCATE`` leaves the log empty as well."""
         failpoint("journal.checkpoint")
         self.db.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
-
-
-def _chunks(rows: Sequence[tuple[object, ...]]) -> Iterator[Sequence[tuple[object, ...]]]:
-    """Cut rows into pieces of few sizes, so that few statements are compiled."""
-    at = 0
-    for size in _CHUNKS:
-        while len(rows) - at >= size:
-            yield rows[at : at + size]
-            at += size

@@ -75,6 +75,10 @@ class ThreadWriter:
         """Hashes of payloads that are known to be stored."""
         return self._store.stored
 
+    def may_hold(self, table: str, key: bytes) -> bool:
+        """Whether a lookup of this key is worth a query; one that a closed journal must refuse is."""
+        return hash(key) in self._store.keys[table] or not self._open or os.getpid() != self._pid
+
     def write(self, operations: Operations) -> list[int]:
         """Write, and return when it is durable; gives the sequence number of each row."""
         job = _Job(operations)
@@ -220,6 +224,10 @@ class InlineWriter:
     def stored(self) -> Container[bytes]:
         """Hashes of payloads that are known to be stored."""
         return self._store.stored
+
+    def may_hold(self, table: str, key: bytes) -> bool:
+        """Whether a lookup of this key is worth a query; one that a closed journal must refuse is."""
+        return hash(key) in self._store.keys[table] or not self._open
 
     def write(self, operations: Operations) -> list[int]:
         """Write, and return the sequence number of each row."""

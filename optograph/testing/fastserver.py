@@ -5,7 +5,7 @@ line and serves until it is terminated. An answer is a function of the request's
 the choices or enumeration values where the request has some, an instance of the JSON schema, or a word.
 
 ``GET /stats`` gives ``{"requests": n, "keys": {SHA-256 of the content: count}, "faults": {mode: count},
-"in_flight": k}``; ``POST /reset`` sets the counts to zero.
+"in_flight": k, "most_in_flight": m}``; ``POST /reset`` sets the counts to zero.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class FastServer:
         self.plan = plan or FaultPlan()
         self.seed = seed
         self.in_flight = 0
+        self.most_in_flight = 0
         self.faults: Counter[str] = Counter()
         self.listener = Listener(self._handle)
 
@@ -69,6 +70,7 @@ class FastServer:
             self.faults[fault] += 1
             reply = fault_reply(fault, body, data)
         self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
         if self.latency_s > 0:
             asyncio.get_running_loop().call_later(self.latency_s, self._finish, connection, reply)
         else:
@@ -84,6 +86,7 @@ class FastServer:
         if request.path == "/reset" and request.method == "POST":
             self.plan.seen.clear()
             self.faults.clear()
+            self.most_in_flight = self.in_flight
             return json_reply(self.stats())
         if request.path == "/health":
             return json_reply({})
@@ -100,6 +103,7 @@ class FastServer:
             "keys": dict(seen),
             "faults": dict(self.faults),
             "in_flight": self.in_flight,
+            "most_in_flight": self.most_in_flight,
         }
 
 
