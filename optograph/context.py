@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
+from optograph.telemetry import span
+
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
@@ -47,10 +49,15 @@ def current_context() -> CallContext:
 
 @contextmanager
 def call_context(**changes: Any) -> Iterator[CallContext]:
-    """Change some fields of the call context within a ``with`` block."""
+    """Change some fields of the call context within a ``with`` block; naming a node makes it a span of the run."""
     context = replace(current_context(), **changes)
     token = _current.set(context)
+    node = changes.get("node")
     try:
-        yield context
+        if node is None:
+            yield context
+        else:
+            with span("node", node, context):
+                yield context
     finally:
         _current.reset(token)

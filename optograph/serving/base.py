@@ -32,6 +32,7 @@ from optograph.serving.types import (
     Request,
     messages_of,
 )
+from optograph.telemetry import span
 
 
 @runtime_checkable
@@ -159,7 +160,9 @@ class BaseLM(abc.ABC):
             return run_sync(self._answer(request))
         token = _inside.set(True)
         try:
-            completion = run_sync(self._answer(request))
+            with span("call", self.name, request) as told:
+                completion = run_sync(self._answer(request))
+                told.outcome(completion)
         except BaseException as error:
             _inside.reset(token)
             self._tell(request, None, error)
@@ -174,7 +177,9 @@ class BaseLM(abc.ABC):
             return await run_on_background(self._answer(request))
         token = _inside.set(True)
         try:
-            completion = await run_on_background(self._answer(request))
+            with span("call", self.name, request) as told:
+                completion = await run_on_background(self._answer(request))
+                told.outcome(completion)
         except BaseException as error:
             _inside.reset(token)
             self._tell(request, None, error)
