@@ -29,6 +29,7 @@ WORDS = {
 }
 _ENDED = ("finished", "budget")
 _ACCEPTED = ("accepted", "seed")
+_SEARCHING = ("proposing", "trying on train", "testing on dev")
 
 
 class Decision(Row):
@@ -173,7 +174,7 @@ def read_state(directory: Path) -> RunState:
         return RunState.model_validate(
             short
             | {
-                "phase": short["phase"] or (_stage(journal, evaluations) if short["state"] == "running" else ""),
+                "phase": _in_detail(short, journal, evaluations),
                 "title": setup.get("report", {}).get("title") or short["run"],
                 "job": str(_meta(journal, "job").get("file") or ""),
                 "optimizer": decisions[-1].optimizer if decisions else "",
@@ -223,12 +224,21 @@ def _state(recorded: Any, *, alive: bool, ended: bool) -> str:
     return "finished" if recorded is None and ended else "interrupted"
 
 
+def _in_detail(short: dict[str, Any], journal: Journal, evaluations: list[EvaluationRow]) -> str:
+    """Return what a run says that it does; of a search that goes on, also which part of it."""
+    phase: str = short["phase"]
+    if short["state"] != "running" or phase not in ("", "search"):
+        return phase
+    stage = _stage(journal, evaluations)
+    return f"{phase}: {stage}" if phase and stage in _SEARCHING else phase or stage
+
+
 def _stage(journal: Journal, evaluations: list[EvaluationRow]) -> str:
-    """Say what a run does, by its latest records, where it does not say so itself."""
+    """Say what a run does, by its latest records."""
     calls = journal.calls()
     if calls and calls[-1].context.get("role") == "optimizer":
-        return "proposing"
-    words = {"train": "trying on train", "dev": "testing on dev", "test": "sealed test"}
+        return _SEARCHING[0]
+    words = dict(zip(("train", "dev"), _SEARCHING[1:], strict=True)) | {"test": "sealed test"}
     return words.get(evaluations[-1].split, "") if evaluations else "starting"
 
 

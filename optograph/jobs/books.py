@@ -32,6 +32,7 @@ class Books:
         stop: Asked before anything new is begun.
         cache: Journal of another run whose answers are taken, or None.
         replay: Whether only recorded answers may be used.
+        phase: What the run does, or did when it ended; `begin` sets it.
     """
 
     journal: Journal
@@ -39,6 +40,7 @@ class Books:
     stop: StopRequest
     cache: Journal | None = None
     replay: bool = False
+    phase: str = ""
 
     def wrap(self, lm: LM) -> JournaledLM:
         """Put the journal before a model."""
@@ -46,9 +48,14 @@ class Books:
             return lm
         return JournaledLM(lm, self.journal, self.budget, cache=self.cache, replay=self.replay, stop=self.stop)
 
+    def begin(self, phase: str) -> None:
+        """Record which part of the run begins."""
+        self.phase = phase
+        self.set_status("running")
+
     def set_status(self, state: str, **more: Any) -> None:
         """Record how the run stands, for other processes to read."""
-        self.journal.set_meta(STATUS, {"state": state, "pid": os.getpid(), **more})
+        self.journal.set_meta(STATUS, {"state": state, "pid": os.getpid(), "phase": self.phase, **more})
 
     def check_same_run(self, fingerprint: Fingerprint, origin: Origin | None) -> None:
         """Record what the run is started with, or make sure that it is what it was started with.
@@ -110,7 +117,7 @@ def open_books(
 
 def _watched(books: Books) -> Iterator[Books]:
     """Give the books, and record how their use ends."""
-    books.set_status("running")
+    books.begin("starting")
     try:
         yield books
     except RunStopped as stopped:

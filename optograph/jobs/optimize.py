@@ -44,6 +44,11 @@ class Session:
         """The run's ledger."""
         return self.books.budget
 
+    def begin(self, phase: str) -> None:
+        """Record which part of the run begins, and tell the view."""
+        self.books.begin(phase)
+        self.view.phase(phase)
+
 
 def optimize(
     workflow: Any,
@@ -127,7 +132,7 @@ def _run(session: Session) -> RunResult:
         session.parameters, session.task, session.journal, session.optimizer_lm, session.options.seed
     )
     session.optimizer.bind(context, _start(session))
-    session.view.phase("search")
+    session.begin("search")
     loop = Loop(
         session.optimizer,
         evaluator,
@@ -139,7 +144,7 @@ def _run(session: Session) -> RunResult:
         _FinalTest(session).put_aside,
     )
     found = loop.run()
-    session.view.phase("sealed test")
+    session.begin("sealed test")
     session.budget.release()
     session.budget.limits = replace(session.budget.limits, minutes=None)
     test = _sealed_test(session, evaluator, found)
