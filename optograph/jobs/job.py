@@ -141,6 +141,15 @@ class BudgetSection(Section):
     judge: RoleBudgetSection = RoleBudgetSection()
 
 
+class TelemetrySection(Section):
+    """What the run tells OpenTelemetry."""
+
+    otel: bool | None = None
+    """Whether it makes spans; where it is left out, whether the environment has ``OPTOGRAPH_OTEL=1``."""
+    content: bool = False
+    """Whether spans hold messages, feedback and error texts too."""
+
+
 class PriceSection(Section):
     """What a model costs, in US dollars per million tokens."""
 
@@ -160,6 +169,7 @@ class Job(Section):
     evaluation: EvaluationSection = EvaluationSection()
     acceptance: AcceptanceSection = AcceptanceSection()
     budget: BudgetSection = BudgetSection()
+    telemetry: TelemetrySection = TelemetrySection()
     prices: dict[str, PriceSection] = {}
     """By model string, or pattern with ``*``."""
     parameters: dict[str, Any] = {}

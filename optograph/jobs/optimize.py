@@ -100,13 +100,15 @@ def optimize(
 def optimize_with(books: Books, session: Session, optimizer_lm: LM | None) -> RunResult:
     """Run over books that are open already; the caller's models are entered in them."""
     from optograph.jobs.reporting import record_setup
+    from optograph.jobs.watching import watched
 
     with _journaling(session):
         session.optimizer_lm = _optimizer_lm(session, optimizer_lm)
         books.check_same_run(_fingerprint(session), session.options.origin)
         record_setup(session)
         books.keep_source(session.options)
-        return _run(session)
+        with watched(session) as watch:
+            return watch.ended(_run(session))
 
 
 def make_session(
@@ -213,7 +215,7 @@ def _start(session: Session) -> Candidate:
 def _fingerprint(session: Session) -> Any:
     options = session.options
     if options.origin is not None:
-        settings = {key: value for key, value in options.origin.job.items() if key != "name"}
+        settings = {key: value for key, value in options.origin.job.items() if key not in ("name", "telemetry")}
         source = local_sources(options.origin.base)
     else:
         models = {role: run_sync(lm.identity()).key for role, lm in session.models.items()}

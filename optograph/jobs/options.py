@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,6 +64,22 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What a run tells OpenTelemetry.
+
+    Attributes:
+        otel: Whether it makes spans; None: where the environment has ``OPTOGRAPH_OTEL=1``.
+        content: Whether spans hold messages, feedback and error texts too; known secrets are blanked.
+        provider: OpenTelemetry tracer provider that makes them; None for the one that the program has set, or else one
+            that sends them where the ``OTEL_EXPORTER_OTLP_…`` variables say.
+    """
+
+    otel: bool | None = None
+    content: bool = False
+    provider: Any = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunOptions:
     """How a run is done.
 
@@ -80,6 +96,8 @@ class RunOptions:
         fork: Directory of a run to start from: its best values, and its answers for calls that are the same.
         replay: Directory of a run that gives all answers; a call that it does not hold is an error.
         origin: The job that this comes from, where there is one.
+        telemetry: Whether the run makes OpenTelemetry spans.
+        on_event: Told what happens, with scores, for loggers of experiments; what it raises ends the run.
     """
 
     seed: int = 0
@@ -93,6 +111,8 @@ class RunOptions:
     fork: Path | None = None
     replay: Path | None = None
     origin: Origin | None = None
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    on_event: Callable[[RunEvent], None] | None = None
 
     def __post_init__(self) -> None:
         if self.fork is not None and self.replay is not None:
@@ -120,3 +140,30 @@ class RunResult:
     test: tuple[Evaluation, Evaluation]
     difference: Interval
     report: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """Something that happened in a run.
+
+    Attributes:
+        kind: ``"begin"``, what the loop does (``"ask"``, ``"evaluate"``, ``"accept"``, ``"verdict"``), or ``"end"``.
+        step: Acceptance tests so far.
+        calls: Model calls paid so far.
+        tokens: Tokens used so far.
+        scores: Mean scores by name, as far as they are known. At a verdict: ``dev`` (the candidate's) and ``incumbent``
+            (of the best so far). At the end: ``dev_before``, ``dev_after``, ``test_before``, ``test_after``, and
+            ``test_difference`` with its 95 % interval from ``test_low`` to ``test_high``.
+        settings: At the beginning: title, task, optimizer, seed, sizes of the splits and models, by name.
+        loop: What the loop does, with the whole verdict.
+        result: At the end: the result of the run.
+    """
+
+    kind: str
+    step: int = 0
+    calls: int = 0
+    tokens: int = 0
+    scores: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    loop: LoopEvent | None = None
+    result: RunResult | None = None

@@ -22,14 +22,14 @@ from optograph.graphs import allow_unsandboxed
 from optograph.jobs.books import JOB, SOURCE, open_books
 from optograph.jobs.job import Job, Named, SplitSource, TaskSection, job_from
 from optograph.jobs.optimize import make_session, optimize_with
-from optograph.jobs.options import Origin, RunOptions, RunResult, SilentView, View
+from optograph.jobs.options import Origin, RunOptions, RunResult, SilentView, Telemetry, View
 from optograph.jobs.stages import make_sequence
 from optograph.jobs.targets import call_with, resolve, takes
 from optograph.optimizers import AcceptanceRule, Optimizer
 from optograph.serving import BaseLM, OpenAILM, load_lm, run_sync
 from optograph.storage import Journal, content_hash
 
-FREE_SECTIONS = ("budget", "evaluation")
+FREE_SECTIONS = ("budget", "evaluation", "telemetry")
 """Sections of a job that say how a run is done and not what it does."""
 
 
@@ -93,7 +93,8 @@ def resume_job(run_dir: Path, view: View | None = None, *, overrides: Sequence[s
     Args:
         run_dir: Directory of the run.
         view: Told of progress.
-        overrides: ``budget.KEY=VALUE`` or ``evaluation.KEY=VALUE`` strings; nothing else may change within a run.
+        overrides: ``budget.KEY=VALUE``, ``evaluation.KEY=VALUE`` or ``telemetry.KEY=VALUE`` strings; nothing else may
+            change within a run.
 
     Raises:
         UserError: There is no run of a job, or what it was started with has changed.
@@ -112,7 +113,7 @@ def resume_job(run_dir: Path, view: View | None = None, *, overrides: Sequence[s
     other = sorted(name for name in changed if name.partition(".")[0] not in FREE_SECTIONS)
     if other:
         raise UserError(
-            f"{other[0]!r} cannot change within a run (only {' and '.join(FREE_SECTIONS)} can): start a new run from "
+            f"{other[0]!r} cannot change within a run (only {', '.join(FREE_SECTIONS)} can): start a new run from "
             f"this one, optograph run JOB --fork {run_dir}"
         )
     base = Path(kept["base"])
@@ -239,4 +240,5 @@ def _options(job: Job, run_dir: Path, origin: Origin, fork: Path | None, replay:
         fork=fork,
         replay=replay,
         origin=origin,
+        telemetry=Telemetry(job.telemetry.otel, job.telemetry.content),
     )
