@@ -15,6 +15,7 @@ from optograph.jobs.books import Books, best_candidate, open_books
 from optograph.jobs.fingerprint import describe_optimizer, fingerprint_of, local_sources
 from optograph.jobs.options import RunOptions, RunResult, SilentView, View
 from optograph.jobs.stages import make_sequence
+from optograph.jobs.tracing import example_to_trace
 from optograph.optimizers import Loop, LoopResult, Optimizer, OptimizerContext
 from optograph.serving import LM, Budget, Need, run_sync
 from optograph.storage import Journal
@@ -150,7 +151,8 @@ def _run(session: Session) -> RunResult:
     session.budget.release()
     session.budget.limits = replace(session.budget.limits, minutes=None)
     test = _sealed_test(session, evaluator, found)
-    trace = evaluator.evaluate([Trial(found.best, "dev", (session.task.dev[0].id,), want_trace=True)])[0]
+    example = example_to_trace(found.start_dev, found.best_dev)
+    trace = evaluator.evaluate([Trial(found.best, "dev", (example,), want_trace=True)])[0]
     for name, value in found.best.to_json()["values"].items():
         parameter = session.parameters[name]
         parameter.set(parameter.spec.from_json(value))

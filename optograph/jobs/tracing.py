@@ -1,15 +1,43 @@
-"""The traced graph of one example, as the report draws it."""
+"""The traced graph of one example, as the report draws it, and which example that is."""
 
 from __future__ import annotations
 
 import json
 
+from optograph.evals import Evaluation
 from optograph.graphs import Feedback
 from optograph.graphs.encoding import data_to_json
 from optograph.graphs.trace import Node, Ref, Trace
 from optograph.report import TraceEdge, TraceNode, TraceView
 from optograph.report.model import NodeKind
 from optograph.storage import Journal
+
+RIGHT = 1.0
+"""Score of a right answer."""
+
+
+def example_to_trace(start: Evaluation, best: Evaluation | None) -> str:
+    """Return the id of the example that tells most about a run: what the best candidate puts right, else what it fails.
+
+    Args:
+        start: Evaluation of the starting candidate on the dev split.
+        best: Likewise of the best one; None where it is not known.
+
+    Returns:
+        The first example that the start got wrong and the best got right; else the first that the best got wrong; else
+        the first that has a score, or the first of all.
+    """
+    after = start if best is None else best
+    was_right = {one.example: _is_right(one.score) for one in start.results}
+    is_right = {one.example: _is_right(one.score) for one in after.results}
+    fixed = [name for name, right in is_right.items() if right and was_right.get(name) is False]
+    wrong = [name for name, right in is_right.items() if right is False]
+    scored = [name for name, right in is_right.items() if right is not None]
+    return [*fixed, *wrong, *scored, *is_right][0]
+
+
+def _is_right(score: float | None) -> bool | None:
+    return None if score is None else score >= RIGHT - 1e-9
 
 
 def trace_view(journal: Journal, trace: str | None, example: str, feedback: Feedback | None) -> TraceView | None:
