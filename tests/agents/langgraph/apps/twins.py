@@ -1,6 +1,6 @@
 """One function as two nodes and one compiled subgraph as two nodes, one of them two levels deep.
 
-Each place has parameters of its own: a candidate for one of them must not change its twin.
+A text that several nodes read from one variable is one parameter: setting it changes them all.
 """
 
 from typing import Any, TypedDict
