@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Row(BaseModel):
@@ -72,8 +72,14 @@ class EvaluationRow(Row):
     seconds: float = 0.0
     truncated: int = 0
     """Calls whose answer was cut at its token limit."""
-    usd: float | None = None
-    """What the calls cost, in US dollars; None where no price is known."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_dropped_fields(cls, data: Any) -> Any:
+        """Read what earlier programs wrote: they had a field ``usd``, which nothing ever filled."""
+        if isinstance(data, dict) and "usd" in data:
+            return {name: value for name, value in data.items() if name != "usd"}
+        return data
 
 
 class DecisionRow(Row):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pytest
 
 from optograph.errors import StorageError, UserError
 from optograph.storage import CallRow, CandidateRow, DecisionRow, EvaluationRow, Journal, canonical_json, content_hash
-from optograph.storage.schema import set_meta
+from optograph.storage.schema import row_crc, set_meta
 
 
 def call(key: str, completion: str | None = "h") -> CallRow:
@@ -195,7 +197,26 @@ def test_rows_written_before_new_fields_came_load(tmp_path: Path) -> None:
         )
         assert journal.calls()[1].usd == 0.25
         journal.add_evaluation(evaluation(1.0))
-        assert (journal.evaluations()[0].truncated, journal.evaluations()[0].usd) == (0, None)
+        assert journal.evaluations()[0].truncated == 0
+
+
+def test_rows_with_a_field_that_was_dropped_load(tmp_path: Path) -> None:
+    with Journal.open(tmp_path) as journal:
+        journal.add_evaluation(evaluation(1.0))
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as db:
+        seq, key, body = db.execute("SELECT seq, key, body FROM evaluations").fetchone()
+        for name, value in (("usd", None), ("price", 0.5)):
+            text = json.dumps({**json.loads(body), name: value})
+            crc = row_crc("evaluations", seq, key.encode(), text.encode())
+            db.execute("UPDATE evaluations SET body=?, crc=?", (text, crc))
+            with Journal.open(tmp_path) as journal:
+                if name == "price":
+                    with pytest.raises(StorageError, match="a newer program wrote it"):
+                        journal.evaluations()
+                else:
+                    assert journal.evaluations() == [evaluation(1.0)]
+                    assert journal.find_evaluation("c", "dev", "e1", 0) == evaluation(1.0)
+                    assert not journal.damage
 
 
 def test_odd_text_comes_back_as_it_was() -> None:
