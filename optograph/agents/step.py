@@ -27,6 +27,7 @@ from optograph.errors import ModelError, UserError
 from optograph.graphs import DemosSpec, Parameter, TextSpec, Value, op
 from optograph.serving import LM, Choice, Message, Request, run_sync, schema_of
 from optograph.storage import content_hash
+from optograph.telemetry import Spans, current_spans, making_spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +233,9 @@ class Step(Module):
         if task is None:
             # In a context of its own: it serves every example, and must not be charged to the one that came first.
             clean = Context()
-            task = clean.run(asyncio.ensure_future, self._measure_prior(instruction, demos, current_context()))
+            asked_by = current_context()
+            measured = self._measure_prior(instruction, demos, asked_by, current_spans())
+            task = clean.run(asyncio.ensure_future, measured)
             self._pending[slot] = task
             task.add_done_callback(lambda _: self._pending.pop(slot, None))
         prior = await asyncio.shield(task)
@@ -240,9 +243,10 @@ class Step(Module):
         return prior
 
     async def _measure_prior(
-        self, instruction: str, demos: Sequence[Mapping[str, Any]], asked_by: CallContext
+        self, instruction: str, demos: Sequence[Mapping[str, Any]], asked_by: CallContext, spans: Spans | None
     ) -> tuple[float, ...]:
-        with call_context(**asdict(replace(asked_by, node=f"{self.name}.calibration", example=None))):
+        context = replace(asked_by, node=f"{self.name}.calibration", example=None)
+        with making_spans(spans), call_context(**asdict(context)):
             scored = await asyncio.gather(
                 *(self._score(instruction, demos, fields) for fields in self._calibration),
                 return_exceptions=True,

@@ -1,0 +1,571 @@
+"""OpenTelemetry spans of a run: whose child each is, what they say and keep to themselves, and what off means."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from optograph.errors import ModelError, ServingError, UserError
+from optograph.evals import EvaluatorOptions, Example, SealedSplit, Task, exact
+from optograph.jobs import RunEvent, RunOptions, RunResult, Telemetry, load_job, optimize, resume_job, run_job
+from optograph.jobs.telemetry import SWITCH, run_spans, wanted
+from optograph.secrets import register_secret
+from optograph.serving import JsonSchema, Message, Request, ScriptedLM
+from optograph.telemetry import current_spans, span
+
+STAGES: list[tuple[str, dict[str, Any]]] = [("optoprime", {"steps": 1, "minibatch": 4})]
+SECRET = "canary-telemetry-5d1c7a"
+
+
+class Spans:
+    """Collects the spans of a run."""
+
+    def __init__(self) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.provider = TracerProvider()
+        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+
+    def all(self) -> tuple[ReadableSpan, ...]:
+        """Return the finished ones."""
+        return self.exporter.get_finished_spans()
+
+    def named(self, start: str) -> list[ReadableSpan]:
+        """Return those whose names begin so."""
+        return [one for one in self.all() if one.name.startswith(start)]
+
+    def chain(self, one: ReadableSpan) -> list[str]:
+        """Return the operations from a span up to the root, example ids behind them."""
+        known = {context.span_id: other for other in self.all() if (context := other.get_span_context()) is not None}
+        names: list[str] = []
+        at: ReadableSpan | None = one
+        while at is not None:
+            attributes = dict(at.attributes or {})
+            names.append(str(attributes.get("optograph.example.id") or attributes.get("optograph.node") or at.name))
+            at = known[at.parent.span_id] if at.parent is not None else None
+        return names
+
+    def options(self, *, content: bool = False, concurrency: int = 4, **more: Any) -> RunOptions:
+        """Return options of a run that makes spans."""
+        telemetry = Telemetry(otel=True, content=content, provider=self.provider)
+        return RunOptions(telemetry=telemetry, evaluation=EvaluatorOptions(concurrency), **more)
+
+
+@pytest.fixture
+def spans() -> Iterator[Spans]:
+    """Where spans go."""
+    found = Spans()
+    yield found
+    found.provider.shutdown()
+
+
+def said(one: ReadableSpan) -> dict[str, Any]:
+    return dict(one.attributes or {})
+
+
+def proposing(obedient: ScriptedLM) -> ScriptedLM:
+    """Answer as the obedient model, and propose a careful instruction."""
+    script = obedient._script
+    assert script is not None
+
+    def reply(request: Request) -> Any:
+        if "improve a program" in request.text:
+            suggestion = {"judge.instruction": "Judge carefully."}
+            return json.dumps({"reasoning": "r", "blame": [], "answer": "CHANGE", "suggestion": suggestion})
+        return script(request)
+
+    return ScriptedLM(reply, name="obedient")
+
+
+@pytest.fixture
+def run(make_moods: Callable[[ScriptedLM], Any], task: Task, task_lm: ScriptedLM) -> Callable[..., RunResult]:
+    """Run the small workflow."""
+
+    def started(options: RunOptions) -> RunResult:
+        return optimize(make_moods(proposing(task_lm)), task, optimizer=STAGES, options=options)
+
+    return started
+
+
+def test_each_span_stands_below_what_made_it(run: Any, spans: Spans) -> None:
+    result = run(spans.options(title="Moods"))
+    assert result.best.id != result.start.id
+    (root,) = [one for one in spans.all() if one.parent is None]
+    assert root.name == "invoke_workflow Moods"
+    chains = Counter(len(spans.chain(one)) for one in spans.named("chat"))
+    assert set(chains) == {3, 4}
+    proposals = [one for one in spans.named("chat") if len(spans.chain(one)) == 3]
+    assert {tuple(spans.chain(one)[1:]) for one in proposals} == {("optoprime", root.name)}
+    examples = spans.named("evaluate_example")
+    assert {spans.chain(one)[1] for one in examples} == {root.name}
+    assert len(examples) == chains[4]
+    assert {said(one)["optograph.split"] for one in examples} == {"train", "dev", "test"}
+    outcome = said(root)
+    assert outcome["optograph.status"] == "finished"
+    assert outcome["optograph.test.after"] == result.test[1].mean == 1.0
+    assert outcome["gen_ai.operation.name"] == "invoke_workflow"
+
+
+class Crowd:
+    """A model that answers nobody until a number of calls are in flight."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.waiting, self.most = size, 0, 0
+        self.full: asyncio.Event | None = None
+
+    async def __call__(self, request: Request) -> str:
+        self.full = self.full or asyncio.Event()
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        if self.waiting >= self.size:
+            self.full.set()
+        await asyncio.wait_for(self.full.wait(), 20)
+        self.waiting -= 1
+        return request.messages[-1].content
+
+
+@pytest.mark.parametrize("form", ["thread", "async", "threads of its own", "langgraph"])
+def test_sixteen_examples_at_once_keep_their_spans_apart(form: str, spans: Spans) -> None:
+    crowd = Crowd(16)
+    lm = ScriptedLM(crowd, name="echo")
+    rows = [Example(f"x{number}", {"text": f"x{number}"}, f"x{number}") for number in range(16)]
+    task = Task(rows, [Example("d", {"text": "d"}, "d")], SealedSplit([Example("t", {"text": "t"}, "t")]), exact())
+
+    from optograph.evals import Evaluator, Trial
+    from optograph.graphs import Candidate
+
+    evaluator = Evaluator(workflow_of(form, lm), task, {}, options=EvaluatorOptions(16))
+    with run_spans(spans.options(content=True).telemetry, "crowd", {}):
+        (evaluation,) = evaluator.evaluate([Trial(Candidate({}), "train", tuple(row.id for row in rows))])
+    assert evaluation.mean == 1.0
+    assert crowd.most == 16
+    calls = spans.named("chat echo")
+    assert len(calls) == 16
+    for one in calls:
+        middle = ["node"] if form != "threads of its own" else []
+        _, *way = spans.chain(one)
+        assert [name for name in way if not name.startswith("x")] == [*middle, "invoke_workflow crowd"]
+        example = next(name for name in way if name.startswith("x"))
+        assert json.loads(str(said(one)["gen_ai.input.messages"]))[0]["parts"][0]["content"] == example
+    owners = Counter(next(name for name in spans.chain(one) if name.startswith("x")) for one in calls)
+    assert owners == Counter({row.id: 1 for row in rows})
+
+
+class Asked(TypedDict):
+    """State of a small graph."""
+
+    text: str
+
+
+def workflow_of(form: str, lm: ScriptedLM) -> Callable[..., Any]:
+    """Return a workflow that asks in one of the ways in which people write it."""
+    from optograph.context import call_context
+
+    def ask(text: str) -> str:
+        with call_context(node="node"):
+            return lm(text)
+
+    async def ask_async(text: str) -> str:
+        with call_context(node="node"):
+            return (await lm.complete(Request(messages=(Message("user", text),)))).text
+
+    def own_thread(text: str) -> str:
+        from contextvars import copy_context
+
+        answers: list[str] = []
+        thread = threading.Thread(target=copy_context().run, args=(lambda: answers.append(lm(text)),))
+        thread.start()
+        thread.join()
+        return answers[0]
+
+    def graph(text: str) -> str:
+        from langgraph.graph import END, START, StateGraph
+
+        def node(state: Asked) -> Asked:
+            return {"text": ask(state["text"])}
+
+        built = StateGraph(Asked)
+        built.add_node("ask", node)
+        built.add_edge(START, "ask")
+        built.add_edge("ask", END)
+        return str(built.compile().invoke({"text": text})["text"])
+
+    return {"thread": ask, "async": ask_async, "threads of its own": own_thread, "langgraph": graph}[form]
+
+
+def test_spans_of_the_callers_own_nest(
+    run: Any, spans: Spans, make_moods: Any, task: Task, task_lm: ScriptedLM
+) -> None:
+    tracer = spans.provider.get_tracer("mine")
+    moods = make_moods(task_lm)
+    forward = moods.forward
+
+    def watched(text: str) -> Any:
+        with tracer.start_as_current_span("mine inside"):
+            return forward(text)
+
+    moods.forward = watched
+    with tracer.start_as_current_span("mine outside"):
+        optimize(moods, task, optimizer=[("fewshot", {"sets": 2, "size": 2, "first_rung": 4})], options=spans.options())
+    one = spans.named("chat")[0]
+    way = spans.chain(one)
+    assert way[1:3] == ["judge", "mine inside"]
+    assert way[4:] == ["invoke_workflow moods", "mine outside"]
+
+
+def test_a_call_says_what_the_conventions_ask_for(spans: Spans) -> None:
+    lm = ScriptedLM(["four five"], name="vllm/tiny-2@http://127.0.0.1:8123/v1")
+    request = Request(
+        messages=(Message("user", "one two three"),),
+        max_tokens=1,
+        temperature=0.5,
+        seed=7,
+        draw=1,
+        stop=("six",),
+        schema=JsonSchema({"type": "object"}, "thing"),
+    )
+    with run_spans(spans.options().telemetry, "t", {}):
+        lm.ask(request)
+    one = spans.named("chat")[0]
+    assert one.name == "chat tiny-2"
+    assert one.kind == trace.SpanKind.CLIENT
+    assert said(one) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "vllm",
+        "gen_ai.request.model": "tiny-2",
+        "gen_ai.request.max_tokens": 1,
+        "gen_ai.request.temperature": 0.5,
+        "gen_ai.request.top_p": 1.0,
+        "gen_ai.request.seed": 1_000_010,
+        "gen_ai.request.stop_sequences": ("six",),
+        "gen_ai.output.type": "json",
+        "gen_ai.response.model": "vllm/tiny-2@http://127.0.0.1:8123/v1",
+        "gen_ai.response.finish_reasons": ("length",),
+        "gen_ai.usage.input_tokens": 4,
+        "gen_ai.usage.output_tokens": 1,
+        "server.address": "127.0.0.1",
+        "server.port": 8123,
+    }
+    assert one.status.status_code is trace.StatusCode.UNSET
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (ServingError("no answer for 'the text'", kind="timeout"), "timeout"),
+        (ModelError("odd 'the text'"), "ModelError"),
+    ],
+)
+def test_a_failed_call_says_how(failure: Exception, kind: str, spans: Spans) -> None:
+    lm = ScriptedLM([failure], name="tiny")
+    with run_spans(spans.options().telemetry, "t", {}), pytest.raises(type(failure)):
+        lm.ask(Request(prompt="the text"))
+    one = spans.named("text_completion tiny")[0]
+    assert said(one)["error.type"] == kind
+    assert one.status.status_code is trace.StatusCode.ERROR
+    assert one.status.description is None
+    assert said(spans.named("invoke_workflow")[0]).get("error.type") is None
+
+
+def test_a_run_that_fails_says_so(run: Any, spans: Spans) -> None:
+    def stop(event: RunEvent) -> None:
+        if event.kind == "verdict":
+            raise ModelError("enough")
+
+    with pytest.raises(ModelError, match="enough"):
+        run(spans.options(on_event=stop))
+    (root,) = [one for one in spans.all() if one.parent is None]
+    assert said(root)["error.type"] == "ModelError"
+    assert current_spans() is None
+
+
+def test_an_example_says_its_score_and_its_failure(spans: Spans, task: Task) -> None:
+    def breaks(text: str) -> str:
+        if "rain" in text:
+            raise RuntimeError(f"cannot read {text!r}")
+        return "happy"
+
+    from optograph.evals import Evaluator, Trial
+    from optograph.graphs import Candidate
+
+    trial = Trial(Candidate({}), "dev", ("b0", "b1"))
+    with run_spans(spans.options(content=True).telemetry, "t", {}):
+        Evaluator(breaks, task, {}).evaluate([trial])
+    good, bad = sorted(spans.named("evaluate_example"), key=lambda one: str(said(one)["optograph.example.id"]))
+    assert said(good)["gen_ai.evaluation.score.value"] == 1.0
+    assert said(bad)["gen_ai.evaluation.score.value"] == 0.0
+    assert said(bad)["error.type"] == said(bad)["gen_ai.evaluation.score.label"] == "RuntimeError"
+    assert "cannot read" in str(bad.status.description)
+    assert good.status.status_code is trace.StatusCode.UNSET
+
+
+def test_no_message_leaves_without_leave(run: Any, spans: Spans) -> None:
+    run(spans.options())
+    text = "".join(one.to_json() for one in spans.all())
+    for word in ("came over the town", "Judge", "happy", "carefully"):
+        assert word not in text
+    assert "judge" in text
+
+
+def test_with_leave_messages_are_told_without_secrets(
+    spans: Spans, make_moods: Any, task: Task, task_lm: ScriptedLM
+) -> None:
+    register_secret(SECRET)
+    moods = make_moods(task_lm)
+    moods.judge.instruction.set(f"Judge with {SECRET}.")
+    stages: Any = [("fewshot", {"sets": 2, "size": 2, "first_rung": 4})]
+    optimize(moods, task, optimizer=stages, options=spans.options(content=True, title=f"key {SECRET}"))
+    text = "".join(one.to_json() for one in spans.all())
+    assert SECRET not in text
+    one = said(spans.named("chat")[0])
+    asked, answered = (json.loads(str(one[f"gen_ai.{way}.messages"])) for way in ("input", "output"))
+    assert asked[0] == {"role": "system", "parts": [{"type": "text", "content": asked[0]["parts"][0]["content"]}]}
+    assert "Judge with …." in asked[0]["parts"][0]["content"]
+    assert answered[0]["role"] == "assistant"
+    assert answered[0]["finish_reason"] == "stop"
+    assert answered[0]["parts"][0]["content"] in ("happy", "sad")
+
+
+def test_a_calibration_belongs_to_the_run(spans: Spans) -> None:
+    from typing import Literal
+
+    from pydantic import BaseModel
+
+    from optograph.agents import Step, StepOptions
+
+    class Ask(BaseModel):
+        text: str
+
+    class Label(BaseModel):
+        label: Literal["yes", "no"]
+
+    lm = ScriptedLM(lambda request: "yes", name="labels", labels=lambda request: {"yes": -0.1, "no": -2.0})
+    step = Step("judge", lm=lm, inputs=Ask, output=Label, instruction="?", options=StepOptions(answer="score"))
+    step.calibrate([{"text": "a"}, {"text": "b"}])
+    with run_spans(spans.options().telemetry, "t", {}):
+        step(text="c")
+    ways = Counter(tuple(spans.chain(one)) for one in spans.named("chat"))
+    assert ways == {
+        ("chat labels", "judge.calibration", "invoke_workflow t"): 2,
+        ("chat labels", "judge", "invoke_workflow t"): 1,
+    }
+
+
+# Off --------------------------------------------------------------------------------------------------------------
+
+SMALL_RUN = """
+import sys
+sys.modules["opentelemetry"] = None  # whoever imports it fails; other libraries do without
+from optograph import Example, RunOptions, ScriptedLM, SealedSplit, Task, Parameter, exact, optimize
+prompt = Parameter("Judge.", name="prompt")
+lm = ScriptedLM(lambda request: {"suggestion": {"prompt": "Well."}} if "improve" in request.text else "x")
+class Flow:
+    def parameters(self):
+        return [prompt]
+    def __call__(self, text):
+        return lm(f"{prompt.data} {text}")
+rows = lambda name: [Example(f"{name}{n}", {"text": f"{name} {n}"}, "x") for n in range(4)]
+task = Task(rows("a"), rows("b"), SealedSplit(rows("c")), exact())
+optimize(Flow(), task, optimizer=[("optoprime", {"steps": 1, "style": "compact"})], optimizer_lm=lm)
+print("done")
+"""
+
+
+def test_nothing_of_opentelemetry_is_imported_when_off(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SMALL_RUN], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "done", done.stderr
+
+
+def test_off_gives_always_the_same_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert span("call", "a") is span("node", "b")
+    monkeypatch.delenv(SWITCH, raising=False)
+    assert not wanted(Telemetry())
+    for text, on in (("1", True), ("true", True), ("0", False), (" Off ", False), ("", False)):
+        monkeypatch.setenv(SWITCH, text)
+        assert wanted(Telemetry()) is on
+    assert wanted(Telemetry(otel=True))
+    monkeypatch.setenv(SWITCH, "1")
+    assert not wanted(Telemetry(otel=False))
+
+
+def test_spans_that_nobody_would_receive_are_refused(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="nothing receives them: set a tracer provider"):
+        run(RunOptions(telemetry=Telemetry(otel=True)))
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    with pytest.raises(UserError, match=r"pip install 'optograph\[otel\]'"):
+        run(RunOptions(telemetry=Telemetry(otel=True)))
+
+
+# Where they go ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def collector() -> Iterator[tuple[str, list[bytes]]]:
+    """Take in what is sent over OTLP; give its URL and the bodies."""
+    bodies: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            import gzip
+
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            bodies.append(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", bodies
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_the_environment_sends_them_to_a_collector(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    with collector() as (url, bodies):
+        monkeypatch.setenv(SWITCH, "1")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        run(RunOptions(run_dir=tmp_path / "moods-1"))
+    names: Counter[str] = Counter()
+    for body in bodies:
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            services = {one.key: one.value.string_value for one in resource.resource.attributes}
+            assert services["service.name"] == "optograph"
+            names.update(one.name for scope in resource.scope_spans for one in scope.spans)
+    assert names["invoke_workflow moods"] == 1
+    assert names["run_node judge"] == names["evaluate_example"] > 16
+    assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)  # the program's own setting is untouched
+
+
+# Jobs -------------------------------------------------------------------------------------------------------------
+
+APP = """
+from pydantic import BaseModel
+from optograph import Module, ScriptedLM, Step
+
+class Note(BaseModel):
+    text: str
+
+class Mood(BaseModel):
+    mood: str
+
+class Moods(Module):
+    def __init__(self):
+        lm = ScriptedLM(lambda request: {"mood": "sad"}, name="always")
+        self.judge = Step("judge", lm=lm, inputs=Note, output=Mood, instruction="Judge.")
+
+    def forward(self, text):
+        return self.judge(text=text).mood
+
+def build():
+    return Moods()
+"""
+JOB = """
+[workflow]
+target = "app.py:build"
+[task]
+train = "train.jsonl"
+dev = "dev.jsonl"
+test = "test.jsonl"
+[models]
+optimizer = "openai/none@http://127.0.0.1:9/v1"
+[optimizer]
+name = "fewshot"
+sets = 2
+size = 2
+first_rung = 2
+"""
+
+
+def test_a_job_says_it_in_one_line_and_a_resumed_run_may_change_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optograph.jobs import run as run_module
+
+    class Never(ScriptedLM):
+        async def aclose(self) -> None:
+            pass
+
+    monkeypatch.setattr(run_module, "load_lm", lambda name, **options: Never(["unused"], name=name))
+    monkeypatch.setenv(SWITCH, "0")
+    (tmp_path / "app.py").write_text(APP)
+    for split in ("train", "dev", "test"):
+        rows = [{"text": f"{split} {number}", "label": "sad"} for number in range(4)]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "job.toml").write_text(JOB + "[telemetry]\notel = true\ncontent = true\n")
+    job = load_job(tmp_path / "job.toml")
+    assert (job.telemetry.otel, job.telemetry.content) == (True, True)
+    with pytest.raises(UserError, match=r"unknown key 'telemetry\.otl'; did you mean 'otel'"):
+        load_job(tmp_path / "job.toml", ["telemetry.otl=true"])
+    plain = load_job(tmp_path / "job.toml", ["telemetry.otel=false"])
+    run_job(plain, tmp_path, tmp_path / "run")
+    with collector() as (url, bodies):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{url}/v1/traces")
+        resume_job(tmp_path / "run", overrides=["telemetry.otel=true"])
+        assert bodies
+        bodies.clear()
+        run_job(job, tmp_path, tmp_path / "run")  # the same run, whatever it tells
+        assert bodies
+
+
+# on_event ---------------------------------------------------------------------------------------------------------
+
+
+def test_events_bring_scores(run: Any, tmp_path: Path) -> None:
+    events: list[RunEvent] = []
+    result: RunResult = run(RunOptions(title="Moods", on_event=events.append))
+    kinds = [one.kind for one in events]
+    assert kinds[0] == "begin"
+    assert kinds[-1] == "end"
+    assert set(kinds) == {"begin", "ask", "evaluate", "accept", "verdict", "end"}
+    begin, end = events[0], events[-1]
+    assert begin.settings == {
+        "title": "Moods",
+        "task": "moods",
+        "optimizer": "optoprime",
+        "seed": 0,
+        "train": 24,
+        "dev": 16,
+        "test": 20,
+        "model_task": "obedient",
+    }
+    (verdict,) = [one for one in events if one.kind == "verdict"]
+    assert verdict.scores == {"dev": 1.0, "incumbent": 1.0}
+    assert verdict.loop is not None
+    assert verdict.loop.verdict is not None
+    assert verdict.step == 1
+    assert verdict.calls > 0
+    assert end.result == result
+    assert result.test[1].mean == end.scores["test_after"]
+    assert set(end.scores) == {
+        *("dev_before", "dev_after", "test_before", "test_after"),
+        *("test_difference", "test_low", "test_high"),
+    }
+    assert [one.calls for one in events] == sorted(one.calls for one in events)
