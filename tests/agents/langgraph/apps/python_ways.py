@@ -1,4 +1,7 @@
-"""Prompts in the ways that Python has of writing text: dedent, percent, nested functions, super(), match, braces."""
+"""Prompts in the ways that Python has of writing text: dedent, percent, nested functions, super(), match, braces.
+
+What an f-string fills in may have an effect: its pieces are worked out once each, from left to right.
+"""
 
 import textwrap
 from itertools import pairwise
@@ -17,6 +20,7 @@ class State(TypedDict, total=False):
     tone: str
     advice: str
     points: list[str]
+    contrast: str
 
 
 def measure(state: State) -> dict[str, Any]:
@@ -82,6 +86,13 @@ def points(state: State) -> dict[str, Any]:
     return {"points": [str(reply.content) for reply in model.batch(asked)]}  # type: ignore[arg-type]
 
 
+def contrast(state: State) -> dict[str, Any]:
+    words = state["essay"].split()
+    system = f"Contrast the word {words.pop()} with {words.pop()}, please."
+    human = "Do it for a reader of age <age>.".replace("<age>", "nine")
+    return {"contrast": model.invoke([("system", system), ("human", human)]).content}
+
+
 def build() -> Any:
     builder = StateGraph(State)
     builder.add_node(measure)
@@ -90,7 +101,8 @@ def build() -> Any:
     builder.add_node(tone)
     builder.add_node("advice", KindAdvisor())
     builder.add_node(points)
-    names = [START, "measure", "grade", "hint", "tone", "advice", "points", END]
+    builder.add_node(contrast)
+    names = [START, "measure", "grade", "hint", "tone", "advice", "points", "contrast", END]
     for before, after in pairwise(names):
         builder.add_edge(before, after)
     return builder.compile()
@@ -108,6 +120,7 @@ EDGES = {
     ("__start__", "tone", "essay"),
     ("grade", "advice", "grade"),
     ("advice", "points", "advice"),
+    ("__start__", "contrast", "essay"),
     ("__start__", "__end__", "essay"),
     ("measure", "__end__", "length"),
     ("grade", "__end__", "grade"),
@@ -115,12 +128,13 @@ EDGES = {
     ("tone", "__end__", "tone"),
     ("advice", "__end__", "advice"),
     ("points", "__end__", "points"),
+    ("contrast", "__end__", "contrast"),
 }
 _INDENT = " " * 8
 PROMPTS = {
     (
         "grade",
-        f'\n{_INDENT}Grade the essay in JSON such as {{{{"grade": 1}}}}.\n'
+        f'\n{_INDENT}Grade the essay in JSON such as {{"grade": 1}}.\n'
         f"{_INDENT}Its length is {{length:.1f}} lines.\n{_INDENT}",
     ),
     ("grade", f"{_INDENT}Now read the essay\n{_INDENT}and grade it:\n    "),
@@ -131,5 +145,7 @@ PROMPTS = {
     ("advice", "{state['grade']!r} was the grade."),
     ("points", "Name one strong point."),
     ("points", "Name one weak point."),
+    ("contrast", "Contrast the word {words.pop()} with {words.pop()}, please."),
+    ("contrast", "Do it for a reader of age <age>."),
 }
 OTHER = {" Stay kind."}
