@@ -7,9 +7,13 @@ OptographError
 ├── BudgetExceeded   the budget is spent; nothing more was called
 ├── StorageError     the run directory cannot be read or written
 └── RunStopped       the run was asked to end; it can be resumed
+    └── WaitingForReview   a person must answer first
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 
 class OptographError(Exception):
@@ -56,3 +60,15 @@ class RunStopped(OptographError):
     def __init__(self, message: str, *, interrupted: bool = False) -> None:
         super().__init__(message)
         self.interrupted = interrupted
+
+
+class WaitingForReview(RunStopped):
+    """A run waits until a person has judged a candidate; it can be resumed once the review is written.
+
+    Attributes:
+        request: What is to be reviewed, as JSON data.
+    """
+
+    def __init__(self, message: str, request: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.request = dict(request)

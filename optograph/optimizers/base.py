@@ -5,13 +5,16 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from optograph.errors import UserError
 from optograph.evals import Evaluation, Task, Trial
-from optograph.graphs import Candidate, Parameter
+from optograph.graphs import Candidate, Feedback, Parameter
 from optograph.serving import LM
 from optograph.storage import Journal
+
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +118,13 @@ class Optimizer(abc.ABC):
         name: Shown in reports.
         incumbent: The best candidate so far.
         nomination: A candidate worth the acceptance test, or None.
+        advice: What people said in reviews, in order; an optimizer that asks a model shows it.
     """
 
     name: str = field(default="optimizer", init=False)
     incumbent: Candidate = field(default_factory=lambda: Candidate({}), init=False)
     nomination: Candidate | None = field(default=None, init=False)
+    advice: list[Feedback] = field(default_factory=list, init=False, repr=False)
     _context: OptimizerContext | None = field(default=None, init=False, repr=False)
     _notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list, init=False, repr=False)
 
@@ -153,6 +158,14 @@ class Optimizer(abc.ABC):
             self.incumbent = verdict.candidate
         self.nomination = None
 
+    def advised(self, feedback: Feedback) -> None:
+        """Take in what a person said of a nomination; the default keeps it for later prompts, and in the state."""
+        self.advice.append(feedback)
+
+    def graph(self) -> CompiledStateGraph[Any, Any, Any, Any] | None:
+        """Return the LangGraph graph behind ``ask``, to be drawn or run; None where ``ask`` is plain code."""
+        return None
+
     def note(self, kind: str, **data: Any) -> None:
         """Leave a record for the journal; it is written together with the next state, so never twice."""
         self._notes.append((kind, data))
@@ -172,13 +185,15 @@ class Optimizer(abc.ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a later process needs to go on, as JSON data; subclasses add their own."""
-        return {
+        state = {
             "incumbent": self.incumbent.to_json(),
             "nomination": None if self.nomination is None else self.nomination.to_json(),
         }
+        return state | {"advice": [one.to_json() for one in self.advice]} if self.advice else state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a ``state_dict``."""
         self.incumbent = Candidate.from_json(state["incumbent"])
         nomination = state["nomination"]
         self.nomination = None if nomination is None else Candidate.from_json(nomination)
+        self.advice = [Feedback.from_json(one) for one in state.get("advice", ())]

@@ -1,4 +1,4 @@
-"""The outer loop as a LangGraph graph: ask → evaluate → tell → accept → (ask | stop). Its state holds ids only.
+"""The outer loop as a LangGraph graph: ask → evaluate → tell → accept → review → ask … Its state holds ids only.
 
 The journal holds all that a later process needs: the loop's state, its decisions and the optimizer's records are
 written in one batch, so a killed loop goes on from the last whole step, and what it does again is answered from the
@@ -8,64 +8,27 @@ LangGraph's checkpoints are there to look at; nothing is ever read back from the
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from optograph.errors import BudgetExceeded
+from optograph.errors import BudgetExceeded, UserError, WaitingForReview
 from optograph.evals import Evaluation, Evaluator, Trial
 from optograph.graphs import Candidate
+from optograph.optimizers import reviews
 from optograph.optimizers.accept import AcceptanceRule, judge
 from optograph.optimizers.base import Optimizer, Verdict
 from optograph.optimizers.checkpoints import checkpointing
-from optograph.storage import DecisionRow, Journal, content_hash
+from optograph.optimizers.loopgraph import LoopState, Node, apart, loop_graph
+from optograph.optimizers.records import Decision, LoopEvent, LoopResult
+from optograph.optimizers.reviews import Review, ReviewDesk, ReviewRequest
+from optograph.storage import Journal, content_hash
+
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
 
 RECURSION_LIMIT = 100_000
-STATE = "loop"
-
-
-@dataclass(frozen=True, slots=True)
-class LoopEvent:
-    """Something that happened in the loop, for progress views.
-
-    Attributes:
-        kind: ``"ask"``, ``"evaluate"``, ``"accept"`` or ``"verdict"``.
-        optimizer: Name of the optimizer at work.
-        step: Acceptance tests so far.
-        total: Acceptance tests expected.
-        verdict: The verdict, where there is one.
-    """
-
-    kind: str
-    optimizer: str
-    step: int
-    total: int
-    verdict: Verdict | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LoopResult:
-    """How a loop ended.
-
-    Attributes:
-        best: The incumbent at the end.
-        start: The candidate it began with.
-        best_dev: Evaluation of the best on the dev split.
-        start_dev: Evaluation of the start on the dev split.
-        status: ``"finished"``, or ``"budget"`` where the budget was spent first.
-    """
-
-    best: Candidate
-    start: Candidate
-    best_dev: Evaluation | None
-    start_dev: Evaluation
-    status: str
-
-
-class _State(TypedDict):
-    trials: list[str]
-    nominated: str | None
-    finished: bool
+STATE = reviews.LOOP_STATE
 
 
 @dataclass
@@ -82,6 +45,7 @@ class Loop:
         limits: What the run may use, as JSON data; a search that the budget ended goes on only under other limits.
         measured: Told the dev evaluation of the starting point and of each candidate before it is accepted, so that the
             final test's cost can be put aside; may raise ``BudgetExceeded``.
+        desk: Where candidates that passed the acceptance test are reviewed; None for a loop without reviews.
     """
 
     optimizer: Optimizer
@@ -92,15 +56,20 @@ class Loop:
     spent: Callable[[], int] = lambda: 0
     limits: Any = None
     measured: Callable[[Evaluation], None] | None = None
+    desk: ReviewDesk | None = None
 
     def __post_init__(self) -> None:
         self._trials: list[Trial] = []
-        self._evaluations: list[Evaluation] = []
+        self._evaluations: list[Evaluation] | None = None
         self._dev = tuple(example.id for example in self.evaluator.task.dev)
         self._step = 0
         self._start = self.optimizer.incumbent
+        self._start_dev: Evaluation | None = None
         self._ended: str | None = None
         self._state: dict[str, Any] = {}
+        self._request: ReviewRequest | None = None
+        self._edits: tuple[Mapping[str, Any], ...] = ()
+        self._stream: Callable[[Any], None] | None = None
 
     def run(self) -> LoopResult:
         """Run to the end, from the start or from where the journal says, and return what was found.
@@ -109,116 +78,282 @@ class Loop:
             BudgetExceeded: The budget covers not even the starting point and the final test.
             ServingError: The endpoint is down; what was learned so far is journalled.
             RunStopped: The run was asked to end; likewise.
+            WaitingForReview: A person must judge a candidate first; likewise.
             StorageError: The journal or the checkpoint file cannot be written.
         """
+        self.begin()
+        if self._ended is None:
+            self._search()
+        return self.result()
+
+    def begin(self) -> None:
+        """Take up the journal's state and evaluate the starting point, once; the nodes of the graph do so as well.
+
+        Raises:
+            BudgetExceeded: The budget covers not even the starting point and the final test.
+        """
+        if self._start_dev is not None:
+            return
         saved = self.journal.load_state(STATE)
         if saved is not None:
             self._restore(saved)
         self._tell("accept")
-        (start_dev,) = self.evaluator.evaluate([self._on_dev(self._start)])
+        (evaluation,) = self._evaluate([self._on_dev(self._start)])
         if self._ended is None:
-            self._measure(start_dev)
+            self._measure(evaluation)
             if saved is None:
-                self._record_start(start_dev)
-            self._search()
+                verdict = Verdict("accepted", "The starting point.", self._start, evaluation.mean, n=len(self._dev))
+                self._save(Decision(verdict, kind="seed"))
+        self._start_dev = evaluation
+
+    def result(self) -> LoopResult:
+        """Return what was found so far.
+
+        Raises:
+            UserError: The loop has not begun.
+        """
+        if self._start_dev is None:
+            raise UserError("the loop has not begun: call run(), or run its graph()")
         best = self.optimizer.incumbent
-        return LoopResult(best, self._start, self._known(best), start_dev, self._ended or "finished")
+        return LoopResult(best, self._start, self._known(best), self._start_dev, self._ended or "finished")
+
+    def graph(self, checkpointer: Any = None) -> CompiledStateGraph[Any, Any, Any, Any]:
+        """Return the loop as a compiled LangGraph graph, to be drawn, streamed, or run with ``{"trials": []}``.
+
+        Stream mode ``"updates"`` gives what each node did, as ids, and ``"custom"`` each ``LoopEvent`` as JSON data.
+        Where nobody answers reviews, the graph is interrupted with what is to be reviewed; with a checkpointer it goes
+        on with ``Command(resume={"verdict": "approve"})``. The journal is what counts, whatever the checkpointer holds.
+
+        Args:
+            checkpointer: LangGraph's, or None.
+        """
+        nodes: dict[str, Node] = {
+            "start": self._start_node,
+            "ask": self._ask_node,
+            "evaluate": self._evaluate_node,
+            "tell": self._tell_node,
+            "accept": self._accept_node,
+            "review": self._review_node,
+        }
+        return loop_graph({name: self._in_graph(node) for name, node in nodes.items()}, checkpointer)
 
     def _search(self) -> None:
         try:
-            if self.optimizer.incumbent.id != self._start.id:
-                self._measure(self._known(self.optimizer.incumbent))
-            self._invoke()
-            self._ended = "finished"
+            reached = apart(self._invoke)
         except BudgetExceeded as error:
             self._ended = "budget"
             self.journal.add_event("budget", reason=str(error))
-        # The last whole step is what counts: what a spent budget cut off is done again, should the run go on.
-        self._state |= {"ended": self._ended, "limits": self.limits}
-        self.journal.save_state(STATE, self._state)
+            # The last whole step is what counts: what a spent budget cut off is done again, should the run go on.
+            self._state |= {"ended": self._ended, "limits": self.limits}
+            self.journal.save_state(STATE, self._state)
+            return
+        if "__interrupt__" in reached and self._request is not None:
+            candidate = self._request.candidate.id
+            raise WaitingForReview(f"the run waits for a review of candidate {candidate}", self._request.to_json())
 
-    def _measure(self, evaluation: Evaluation | None) -> None:
-        if self.measured is not None and evaluation is not None:
-            self.measured(evaluation)
+    def _invoke(self) -> dict[str, Any]:
+        with checkpointing(self.journal.directory) as checkpointer:
+            thread = {"thread_id": f"life-{self.journal.lives}"}
+            config: Any = {"recursion_limit": RECURSION_LIMIT, "configurable": thread}
+            options: Any = {} if checkpointer is None else {"durability": "sync"}
+            reached: dict[str, Any] = self.graph(checkpointer).invoke({"trials": []}, config, **options)
+        return reached
+
+    # -- nodes ------------------------------------------------------------------------------------
+
+    def _in_graph(self, node: Node) -> Node:
+        """Have a node begin the loop where it has not begun yet, and tell its events to whoever streams the graph."""
+
+        def run(state: LoopState) -> dict[str, Any]:
+            from langgraph.config import get_stream_writer
+
+            self._stream = get_stream_writer()
+            try:
+                self.begin()
+                return node(state)
+            finally:
+                self._stream = None
+
+        return run
+
+    def _start_node(self, state: LoopState) -> dict[str, Any]:
+        if self._ended is None and self.optimizer.incumbent.id != self._start.id:
+            self._measure(self._known(self.optimizer.incumbent))
+        return {"nominated": self._nominated(), "review": None, "finished": self._ended is not None}
+
+    def _ask_node(self, state: LoopState) -> dict[str, Any]:
+        self._tell("ask")
+        self._trials, self._evaluations = self.optimizer.ask(), None
+        if not self._trials:
+            self._ended = "finished"
+            self._save()
+        return {"trials": [_id(trial) for trial in self._trials], "finished": not self._trials}
+
+    def _evaluate_node(self, state: LoopState) -> dict[str, Any]:
+        self._tell("evaluate")
+        self._evaluations = self._evaluate(self._asked())
+        return {}
+
+    def _tell_node(self, state: LoopState) -> dict[str, Any]:
+        if self._evaluations is None:
+            self._evaluations = self._evaluate(self._asked())
+        self.optimizer.tell(self._evaluations)
+        self._trials, self._evaluations = [], None
+        self._save()
+        return {"nominated": self._nominated()}
+
+    def _accept_node(self, state: LoopState) -> dict[str, Any]:
+        candidate = self.optimizer.nomination
+        if candidate is None:
+            return {"nominated": None, "review": None}
+        self._tell("accept")
+        verdict = self._test(candidate)
+        if verdict.kind == "accepted" and self.desk is not None:
+            self._request = self._request_for(verdict)
+            self._save()
+            self._tell("review", verdict)
+            return {"review": self._request.key}
+        self._settle(Decision(verdict, self.optimizer.incumbent.id))
+        return {"nominated": None, "review": None}
+
+    def _review_node(self, state: LoopState) -> dict[str, Any]:
+        if self.optimizer.nomination is None or self.desk is None:
+            return {"nominated": None, "review": None}
+        if self._request is None:  # a graph that goes on in another process
+            self._request = self._request_for(self._test(self.optimizer.nomination))
+        review = self.desk.answer(self._request)
+        if review.verdict == "edit":
+            self._edit(self._request, review)
+        else:
+            self._answer(self._request, review)
+        return {"nominated": self._nominated(), "review": None}
+
+    def _asked(self) -> list[Trial]:
+        """Return the trials of the last ``ask``; where a graph goes on in another process, it is asked again."""
+        if not self._trials:
+            self._trials = self.optimizer.ask()
+        return self._trials
+
+    def _nominated(self) -> str | None:
+        nomination = self.optimizer.nomination
+        return None if nomination is None else nomination.id
+
+    # -- verdicts and reviews ---------------------------------------------------------------------
+
+    def _test(self, candidate: Candidate) -> Verdict:
+        """Make the acceptance test; where it is passed, the final test's cost is put aside."""
+        incumbent = self.optimizer.incumbent
+        after = before = None
+        if candidate.id != incumbent.id:
+            before, after = self._evaluate([self._on_dev(incumbent), self._on_dev(candidate)])
+        verdict = judge(candidate, incumbent, after, before, self.rule)
+        if verdict.kind == "accepted":
+            self._measure(after)
+        return verdict
+
+    def _request_for(self, verdict: Verdict) -> ReviewRequest:
+        incumbent = self.optimizer.incumbent
+        before, after = self._evaluate([self._on_dev(incumbent), self._on_dev(verdict.candidate)])
+        return reviews.make_request(
+            verdict,
+            incumbent,
+            (before, after),
+            self.evaluator.task,
+            self.evaluator.parameters,
+            step=self._step + 1,
+            optimizer=self.optimizer.name,
+            edits=self._edits,
+        )
+
+    def _answer(self, request: ReviewRequest, review: Review) -> None:
+        """Do as a person said of the candidate."""
+        verdict = reviews.with_review(request.verdict, review)
+        record = reviews.record_of(request, review, verdict)
+        self._settle(Decision(verdict, request.incumbent.id), feedback=(request, review), record=record)
+
+    def _edit(self, request: ReviewRequest, review: Review) -> None:
+        """Test what a person put in the candidate's place; where it does not pass, the person is asked again."""
+        try:
+            verdict = self._test(reviews.edited(request, review, self.evaluator.parameters))
+        except UserError as error:  # a value that its parameter does not take
+            verdict = Verdict("rejected", f"The edit cannot be used: {error}.", reviews.edited(request, review))
+        verdict = reviews.with_review(verdict, review)
+        record = reviews.record_of(request, review, verdict)
+        decision = Decision(verdict, request.incumbent.id, optimizer=reviews.ORIGIN)
+        if verdict.kind == "accepted":
+            first = reviews.with_review(request.verdict, review)
+            self._settle(
+                Decision(first, request.incumbent.id, kind="edited"),
+                decision,
+                feedback=(request, review),
+                record=record,
+            )
+            return
+        tried = {"candidate": verdict.candidate.id, "outcome": verdict.kind, "reason": verdict.reason}
+        self._edits = (*request.edits, tried)
+        self._request = replace(request, edits=self._edits)
+        self._save(decision, record=record)
+        self._tell("verdict", verdict)
+
+    def _settle(
+        self,
+        *decisions: Decision,
+        feedback: tuple[ReviewRequest, Review] | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Tell the optimizer the last of the decisions, and write all of them down."""
+        verdict = decisions[-1].verdict
+        self._step += 1
+        self._request, self._edits = None, ()
+        self.optimizer.decided(verdict)
+        said = None if feedback is None else reviews.feedback_of(*feedback)
+        if said is not None:
+            self.optimizer.advised(said)
+        self._save(*decisions, record=record)
+        self._tell("verdict", verdict)
+
+    # -- records ----------------------------------------------------------------------------------
 
     def _restore(self, saved: dict[str, Any]) -> None:
         self._state = saved
         self._step = saved["step"]
         self._start = Candidate.from_json(saved["start"])
+        self._edits = tuple((saved.get("review") or {}).get("edits", ()))
         self.optimizer.load_state_dict(saved["optimizer"])
         if saved["ended"] == "finished" or saved.get("limits") == self.limits:
             self._ended = saved["ended"]
 
-    def _save(self, verdict: Verdict | None = None, incumbent: str | None = None, kind: str | None = None) -> None:
-        """Write the optimizer's records, the decision and the state: all of them, or none."""
+    def _save(self, *decisions: Decision, record: Mapping[str, Any] | None = None) -> None:
+        """Write the optimizer's records, the decisions and the state: all of them, or none."""
         batch = self.journal.batch()
         for name, data in self.optimizer.take_notes():
             batch.add_event(name, **data)
-        if verdict is not None:
-            batch.add_decision(self._decision(verdict, incumbent, kind or verdict.kind))
-        optimizer = self.optimizer.state_dict()
-        self._state = {"step": self._step, "start": self._start.to_json(), "optimizer": optimizer, "ended": None}
+        if record is not None:
+            batch.add_event(reviews.EVENT, **record)
+        for one in decisions:
+            # Edits are tested in the step of the candidate that they replace.
+            step = self._step if self._request is None else self._request.step
+            calls, seconds = self.spent(), self.journal.active_s
+            batch.add_decision(one.row(step=step, optimizer=self.optimizer.name, calls=calls, seconds=seconds))
+        self._state = {
+            "step": self._step,
+            "start": self._start.to_json(),
+            "optimizer": self.optimizer.state_dict(),
+            "ended": self._ended,
+        }
+        if self._ended is not None:
+            self._state["limits"] = self.limits
+        if self._request is not None:
+            self._state["review"] = self._request.to_json()
         batch.save_state(STATE, self._state)
         batch.commit()
 
-    def _invoke(self) -> None:
-        from langgraph.graph import END, START, StateGraph
+    def _evaluate(self, trials: Sequence[Trial]) -> list[Evaluation]:
+        return apart(lambda: self.evaluator.evaluate(trials))
 
-        graph = StateGraph(_State)
-        for name in ("ask", "evaluate", "tell", "accept"):
-            graph.add_node(name, getattr(self, f"_{name}_node"))
-        # A loop that was killed between a nomination and its verdict begins with the acceptance test.
-        graph.add_conditional_edges(START, lambda state: "accept" if state["nominated"] else "ask", ["accept", "ask"])
-        graph.add_conditional_edges("ask", lambda state: END if state["finished"] else "evaluate", ["evaluate", END])
-        graph.add_edge("evaluate", "tell")
-        graph.add_conditional_edges("tell", lambda state: "accept" if state["nominated"] else "ask", ["accept", "ask"])
-        graph.add_edge("accept", "ask")
-        nomination = self.optimizer.nomination
-        first: Any = {"trials": [], "nominated": None if nomination is None else nomination.id, "finished": False}
-        with checkpointing(self.journal.directory) as checkpointer:
-            thread = {"thread_id": f"life-{self.journal.lives}"}
-            config: Any = {"recursion_limit": RECURSION_LIMIT, "configurable": thread}
-            options: Any = {} if checkpointer is None else {"durability": "sync"}
-            graph.compile(checkpointer=checkpointer).invoke(first, config, **options)
-
-    # -- nodes ------------------------------------------------------------------------------------
-
-    def _ask_node(self, state: _State) -> dict[str, Any]:
-        self._tell("ask")
-        self._trials = self.optimizer.ask()
-        ids = [content_hash([trial.candidate.id, trial.split, trial.examples, trial.repeat]) for trial in self._trials]
-        if not ids:
-            self._save()
-        return {"trials": ids, "finished": not ids}
-
-    def _evaluate_node(self, state: _State) -> dict[str, Any]:
-        self._tell("evaluate")
-        self._evaluations = self.evaluator.evaluate(self._trials)
-        return {}
-
-    def _tell_node(self, state: _State) -> dict[str, Any]:
-        self.optimizer.tell(self._evaluations)
-        self._save()
-        nomination = self.optimizer.nomination
-        return {"nominated": None if nomination is None else nomination.id}
-
-    def _accept_node(self, state: _State) -> dict[str, Any]:
-        candidate, incumbent = self.optimizer.nomination, self.optimizer.incumbent
-        if candidate is not None:
-            self._tell("accept")
-            after = before = None
-            if candidate.id != incumbent.id:
-                before, after = self.evaluator.evaluate([self._on_dev(incumbent), self._on_dev(candidate)])
-            verdict = judge(candidate, incumbent, after, before, self.rule)
-            if verdict.kind == "accepted":
-                self._measure(after)
-            self._step += 1
-            self.optimizer.decided(verdict)
-            self._save(verdict, incumbent.id)
-            self._tell("verdict", verdict)
-        return {"nominated": None}
-
-    # -- records ----------------------------------------------------------------------------------
+    def _measure(self, evaluation: Evaluation | None) -> None:
+        if self.measured is not None and evaluation is not None:
+            self.measured(evaluation)
 
     def _on_dev(self, candidate: Candidate) -> Trial:
         return Trial(candidate, "dev", self._dev)
@@ -228,29 +363,15 @@ class Loop:
         rows = [self.journal.find_evaluation(candidate.id, "dev", example, 0) for example in self._dev]
         if any(row is None for row in rows):
             return None
-        return self.evaluator.evaluate([self._on_dev(candidate)])[0]
-
-    def _record_start(self, evaluation: Evaluation) -> None:
-        verdict = Verdict("accepted", "The starting point.", self._start, evaluation.mean, n=len(self._dev))
-        self._save(verdict, None, "seed")
-
-    def _decision(self, verdict: Verdict, incumbent: str | None, kind: str) -> DecisionRow:
-        return DecisionRow(
-            step=self._step,
-            optimizer=self.optimizer.name,
-            candidate=verdict.candidate.id,
-            incumbent=incumbent,
-            verdict=kind,
-            reason=verdict.reason,
-            score=verdict.score,
-            incumbent_score=verdict.incumbent_score,
-            low=verdict.low,
-            high=verdict.high,
-            n=verdict.n,
-            calls=self.spent(),
-            seconds=self.journal.active_s,
-        )
+        return self._evaluate([self._on_dev(candidate)])[0]
 
     def _tell(self, kind: str, verdict: Verdict | None = None) -> None:
+        event = LoopEvent(kind, self.optimizer.name, self._step, self.optimizer.rounds(), verdict)
         if self.observer is not None:
-            self.observer(LoopEvent(kind, self.optimizer.name, self._step, self.optimizer.rounds(), verdict))
+            self.observer(event)
+        if self._stream is not None:
+            self._stream(event.to_json())
+
+
+def _id(trial: Trial) -> str:
+    return content_hash([trial.candidate.id, trial.split, trial.examples, trial.repeat])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optograph.errors import UserError
 from optograph.evals import Evaluation, Task, Trial
-from optograph.graphs import Candidate
+from optograph.graphs import Candidate, Feedback
 from optograph.optimizers.base import Optimizer, OptimizerContext, Plan, Verdict
+
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
 
 
 @dataclass
@@ -54,9 +57,7 @@ class InSequence(Optimizer):
             trials = self._current.ask()
             if trials or self._stage == len(self.stages) - 1:
                 return trials
-            self._stage += 1
-            self.name = self._current.name
-            self._current.bind(self.context, self.incumbent)
+            self._begin(self._stage + 1)
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         """Tell the current stage."""
@@ -67,6 +68,15 @@ class InSequence(Optimizer):
         """Pass the verdict on."""
         super().decided(verdict)
         self._current.decided(verdict)
+
+    def advised(self, feedback: Feedback) -> None:
+        """Pass on what a person said; later stages hear it when they begin."""
+        super().advised(feedback)
+        self._current.advised(feedback)
+
+    def graph(self) -> CompiledStateGraph[Any, Any, Any, Any] | None:
+        """The graph of the current stage."""
+        return self._current.graph()
 
     def take_notes(self) -> list[tuple[str, dict[str, Any]]]:
         """Hand over the stages' records."""
@@ -79,10 +89,14 @@ class InSequence(Optimizer):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a ``state_dict``."""
         super().load_state_dict(state)
-        self._stage = state["stage"]
+        self._begin(state["stage"])
+        self._current.load_state_dict(state["current"])
+
+    def _begin(self, stage: int) -> None:
+        self._stage = stage
         self.name = self._current.name
         self._current.bind(self.context, self.incumbent)
-        self._current.load_state_dict(state["current"])
+        self._current.advice = list(self.advice)
 
     @property
     def _current(self) -> Optimizer:

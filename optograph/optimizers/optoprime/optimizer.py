@@ -6,20 +6,23 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from optograph.errors import UserError
 from optograph.evals import Evaluation, Task, Trial, answers_of
 from optograph.graphs import Candidate, DemosSpec, Parameter, Subgraph, TextSpec, render
 from optograph.graphs.showing import SECTIONS
-from optograph.optimizers.base import Optimizer, OptimizerContext, Plan
+from optograph.optimizers.base import Optimizer, OptimizerContext, Plan, Verdict
 from optograph.optimizers.optoprime.answer import Answer
 from optograph.optimizers.optoprime.memory import Memory, MemoryEntry
 from optograph.optimizers.optoprime.problem import Problem, SuggestionProblem
 from optograph.optimizers.optoprime.prompt import Evidence, compact_messages, full_messages
-from optograph.optimizers.optoprime.propose import ProposalOptions, propose
+from optograph.optimizers.optoprime.propose import ProposalOptions, Proposing
 from optograph.optimizers.optoprime.rewrite import RewriteProblem
 from optograph.serving import Message
+
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,19 @@ class OptoPrime(Optimizer):
         else:
             self._close("worse", gate)
 
+    def decided(self, verdict: Verdict) -> None:
+        """Learn what became of the nomination; values that a person put in its place are not proposed again."""
+        super().decided(verdict)
+        self._tried.add(verdict.candidate.id)
+
+    def graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:
+        """Return the graph of a proposal: render, propose, validate, repair.
+
+        It asks about the runs that were observed last, and changes nothing: the loop's next ``ask`` proposes as ever.
+        """
+        lm = None if self._context is None else self._context.lm
+        return Proposing(self._latest_problem, lm, self._sampling()).graph()
+
     def state_dict(self) -> dict[str, Any]:
         """Return the step, the memory, and what was tried."""
         return super().state_dict() | {
@@ -179,18 +195,15 @@ class OptoPrime(Optimizer):
     # -- a step -----------------------------------------------------------------------------------
 
     def _propose(self, observed: Evaluation) -> None:
-        targets = self._targets()
-        names = [targets[self._step % len(targets)]] if self._single else targets
-        lm = self.context.lm
-        if lm is None:
-            raise UserError("OptoPrime needs a model that proposes")
-        problem = self._problem(observed, names)
-        shown = problem.shown
+        names = self._names()
+        proposing = Proposing(lambda: self._problem(observed, names), self.context.lm, self._sampling())
+        found = proposing.run()
+        shown = proposing.problem.shown if proposing.problem is not None else {}
         self._note = {"step": self._step, "parameters": list(shown.values()), "changed": []}
-        if not shown:
+        if found is None:
             self._record("unchanged", "None of the parameters had a part in the outputs.")
             return
-        answer, calls = propose(lm, problem, self._sampling())
+        answer, calls = found
         self._note |= {
             "outcomes": {shown[alias]: [one.kind, one.reason] for alias, one in answer.outcomes.items()},
             "reasoning": answer.reasoning,
@@ -199,6 +212,17 @@ class OptoPrime(Optimizer):
             "changed": sorted(shown[alias] for alias in answer.updates),
         }
         self._adopt(answer, shown)
+
+    def _names(self) -> list[str]:
+        targets = self._targets()
+        return [targets[self._step % len(targets)]] if self._single else targets
+
+    def _latest_problem(self) -> Problem:
+        if self._observed is None:
+            raise UserError(
+                "OptoPrime has observed no runs yet, so there is nothing to render: call ask and tell first"
+            )
+        return self._problem(self._observed, self._names())
 
     def _adopt(self, answer: Answer, shown: Mapping[str, str]) -> None:
         if not answer.updates:
@@ -229,17 +253,25 @@ class OptoPrime(Optimizer):
         subgraphs = [Subgraph.from_json(self.context.journal.get(one)) for one in hashes]
         frozen = [name for name in self.context.parameters if name not in names]
         rendering = render(subgraphs, budget_tokens=self.options.budget_tokens, mask=self.options.mask, frozen=frozen)
-        return self._suggestion(full_messages(rendering, self._memory), rendering.names)
+        return self._suggestion(full_messages(rendering, self._memory, self.advice), rendering.names)
 
     def _compact_problem(self, observed: Evaluation, name: str) -> Problem:
         spec, value = self.context.parameters[name].spec, self._value(self.incumbent, name)
         train = self.context.task.train
         if isinstance(spec, TextSpec):
             texts = [part for row in train for part in row.input.values() if isinstance(part, str)]
-            seed = f"{self.context.seed}/{self._step}"
-            return RewriteProblem(name, spec, value, self.context.parameters[name].base, answers_of(train), texts, seed)
+            return RewriteProblem(
+                name,
+                spec,
+                value,
+                source=self.context.parameters[name].base,
+                answers=answers_of(train),
+                texts=texts,
+                seed=f"{self.context.seed}/{self._step}",
+                wishes=[one.text for one in self.advice],
+            )
         evidence = [Evidence(self.context.task.example("train", one.example), one) for one in observed.results]
-        return self._suggestion(compact_messages(name, value, spec, evidence, self._memory), {name: name})
+        return self._suggestion(compact_messages(name, value, spec, evidence, self._memory, self.advice), {name: name})
 
     def _suggestion(self, messages: tuple[Message, ...], shown: Mapping[str, str]) -> Problem:
         specs = {alias: self.context.parameters[name].spec for alias, name in shown.items()}
@@ -303,7 +335,7 @@ class OptoPrime(Optimizer):
             temperature=options.temperature,
             max_tokens=options.max_tokens,
             repairs=options.repairs,
-            seed=self.context.seed,
+            seed=0 if self._context is None else self._context.seed,
             draw=self._step,
         )
 

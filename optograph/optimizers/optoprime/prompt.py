@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optograph.evals import Example, ExampleResult
-from optograph.graphs import Rendering, Spec
+from optograph.graphs import Feedback, Rendering, Spec
 from optograph.optimizers.optoprime.memory import Memory
 from optograph.serving import Message
 
@@ -43,6 +43,8 @@ COMPACT_SYSTEM = """\
 You improve one setting of a program. You are given its value now and what the program did with it. \
 Choose a better value. Answer as JSON: {"reasoning": "...", "answer": "CHANGE", "suggestion": {"NAME": VALUE}}."""
 
+REVIEWED = "People reviewed earlier proposals. Follow what they ask for, also where it costs score."
+
 REPAIR = """\
 That answer could not be used:
 {problems}
@@ -57,17 +59,26 @@ class Evidence:
     result: ExampleResult
 
 
-def full_messages(rendering: Rendering, memory: Memory) -> tuple[Message, ...]:
-    """Write the full problem: the rendered runs, then what was tried before."""
+def full_messages(rendering: Rendering, memory: Memory, advice: Sequence[Feedback] = ()) -> tuple[Message, ...]:
+    """Write the full problem: the rendered runs, then what was tried before, then what people said of proposals."""
     parts = [rendering.text]
     if memory.entries:
         parts.append(f"## Tried before\n{memory.text()}")
+    if advice:
+        parts.append("## Review\n" + "\n".join([REVIEWED, *(f"- {_said(one)}" for one in advice)]))
     parts.append(f"The variables are: {', '.join(rendering.names)}.")
     return (Message("system", SYSTEM), Message("user", "\n\n".join(parts)))
 
 
 def compact_messages(
-    name: str, value: Any, spec: Spec, evidence: Sequence[Evidence], memory: Memory, *, most: int = 4
+    name: str,
+    value: Any,
+    spec: Spec,
+    evidence: Sequence[Evidence],
+    memory: Memory,
+    advice: Sequence[Feedback] = (),
+    *,
+    most: int = 4,
 ) -> tuple[Message, ...]:
     """Write the short problem for one parameter: its value, a few mistakes, the best values tried."""
     wrong = [one for one in evidence if one.result.feedback is not None and one.result.feedback.failure_type]
@@ -82,6 +93,8 @@ def compact_messages(
     if tried:
         lines.append("\nOther values and their scores:")
         lines.extend(f"- {score:.2f}: {_cut(_text(one), 200)}" for one, score in tried)
+    if advice:
+        lines.extend([f"\n{REVIEWED}", *(f"- {_said(one)}" for one in advice)])
     lines.append(f"\nIt must be {spec.describe()}. Choose a better value, different from those above.")
     return (Message("system", COMPACT_SYSTEM), Message("user", "\n".join(lines)))
 
@@ -90,6 +103,12 @@ def repair_messages(messages: Sequence[Message], text: str, problems: Mapping[st
     """Add the model's unusable answer and what was wrong with it."""
     said = "\n".join(f"- {name}: {reason}" for name, reason in problems.items())
     return (*messages, Message("assistant", _cut(text, 4000)), Message("user", REPAIR.format(problems=said)))
+
+
+def _said(feedback: Feedback) -> str:
+    """Return what a person said in one line, so that it cannot look like a section."""
+    about = "; ".join(f"{name} {note}" for name, note in feedback.notes.items())
+    return " ".join((f"{feedback.text} ({about})" if about else feedback.text).split())
 
 
 def _text(value: Any) -> str:

@@ -1,15 +1,20 @@
-"""One proposal, as a small LangGraph graph: propose, validate, and repair a bounded number of times."""
+"""One proposal, as a small LangGraph graph: render, propose, validate, and repair a bounded number of times."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from optograph.context import call_context
-from optograph.errors import ModelError
+from optograph.errors import ModelError, UserError
+from optograph.optimizers.loopgraph import apart
 from optograph.optimizers.optoprime.answer import Answer, ParameterOutcome
 from optograph.optimizers.optoprime.problem import Problem
 from optograph.serving import LM, JsonSchema, Message, Request, run_sync
+
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,50 +43,81 @@ class _State(TypedDict):
     attempts: int
 
 
-def propose(lm: LM, problem: Problem, options: ProposalOptions) -> tuple[Answer, int]:
-    """Ask for new values until the answer is usable or the repairs are spent.
+@dataclass
+class Proposing:
+    """Asks for new values until the answer is usable or the repairs are spent.
 
-    Args:
+    Attributes:
+        render: Makes what is asked; one that shows no parameter is not asked.
         lm: The model that proposes; where it can hold its answers to the problem's schema, it is made to.
-        problem: What is asked, and how the answer is read.
         options: Sampling and repairs.
-
-    Returns:
-        The answer and the number of model calls. Valid values of a partly unusable answer are kept.
-
-    Raises:
-        ServingError: The endpoint failed; nothing was changed.
-        BudgetExceeded: The budget is spent; nothing was changed.
+        problem: What was asked, once ``run`` or the graph has made it.
     """
-    from langgraph.graph import END, START, StateGraph
 
-    def ask(state: _State) -> dict[str, Any]:
-        text = _ask(lm, problem, state["messages"], options, state["attempts"])
+    render: Callable[[], Problem]
+    lm: LM | None
+    options: ProposalOptions
+    problem: Problem | None = None
+
+    def run(self) -> tuple[Answer, int] | None:
+        """Return the answer and the number of model calls; None where there is nothing to ask.
+
+        Valid values of a partly unusable answer are kept.
+
+        Raises:
+            ServingError: The endpoint failed; nothing was changed.
+            BudgetExceeded: The budget is spent; nothing was changed.
+        """
+        start: _State = {"messages": (), "text": "", "answer": None, "attempts": 0}
+        limit: Any = {"recursion_limit": 4 * self.options.repairs + 16}
+        end = apart(lambda: self.graph().invoke(start, limit))  # prompts have no place in the loop's checkpoints
+        return None if end["answer"] is None else (end["answer"], int(end["attempts"]))
+
+    def graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:
+        """Return the graph: render, propose, validate, and repair a bounded number of times."""
+        from langgraph.graph import END, START, StateGraph
+
+        graph = StateGraph(_State)
+        graph.add_node("render", self._render)
+        graph.add_node("propose", self._propose)
+        graph.add_node("validate", self._validate)
+        graph.add_node("repair", self._repair)
+        graph.add_edge(START, "render")
+        graph.add_conditional_edges("render", self._asked, {True: "propose", False: END})
+        graph.add_edge("propose", "validate")
+        graph.add_conditional_edges("validate", self._usable, {True: END, False: "repair"})
+        graph.add_edge("repair", "propose")
+        return graph.compile()
+
+    def _render(self, state: _State) -> dict[str, Any]:
+        self.problem = self.render()
+        return {"messages": self.problem.messages() if self.problem.shown else ()}
+
+    def _propose(self, state: _State) -> dict[str, Any]:
+        if self.lm is None:
+            raise UserError("there is no model to propose with: bind the optimizer to a context with an lm")
+        text = _ask(self.lm, self._made, state["messages"], self.options, state["attempts"])
         return {"text": text, "attempts": state["attempts"] + 1}
 
-    def validate(state: _State) -> dict[str, Any]:
-        return {"answer": _keep_valid(state["answer"], problem.read(state["text"]))}
+    def _validate(self, state: _State) -> dict[str, Any]:
+        return {"answer": _keep_valid(state["answer"], self._made.read(state["text"]))}
 
-    def repair(state: _State) -> dict[str, Any]:
-        answer = state["answer"] or problem.read(state["text"])
-        return {"messages": problem.again(state["attempts"], state["messages"], state["text"], answer)}
+    def _repair(self, state: _State) -> dict[str, Any]:
+        answer = state["answer"] or self._made.read(state["text"])
+        return {"messages": self._made.again(state["attempts"], state["messages"], state["text"], answer)}
 
-    def route(state: _State) -> str:
+    def _asked(self, state: _State) -> bool:
+        return bool(self._made.shown)
+
+    def _usable(self, state: _State) -> bool:
         usable = state["answer"] is not None and not state["answer"].problems
-        return END if usable or state["attempts"] > options.repairs else "repair"
+        return usable or state["attempts"] > self.options.repairs
 
-    graph = StateGraph(_State)
-    graph.add_node("propose", ask)
-    graph.add_node("validate", validate)
-    graph.add_node("repair", repair)
-    graph.add_edge(START, "propose")
-    graph.add_edge("propose", "validate")
-    graph.add_conditional_edges("validate", route, ["repair", END])
-    graph.add_edge("repair", "propose")
-    start: _State = {"messages": problem.messages(), "text": "", "answer": None, "attempts": 0}
-    end = graph.compile().invoke(start, {"recursion_limit": 4 * options.repairs + 12})
-    answer: Answer = end["answer"]
-    return answer, int(end["attempts"])
+    @property
+    def _made(self) -> Problem:
+        if self.problem is None:
+            raise UserError("the graph of a proposal begins with its render node")
+        return self.problem
 
 
 def _ask(lm: LM, problem: Problem, messages: tuple[Message, ...], options: ProposalOptions, attempt: int) -> str:

@@ -83,6 +83,7 @@ class RewriteProblem:
         answers: The answers that the instruction must allow; empty where answers are free.
         texts: Texts that must not be copied.
         seed: Makes the draws of examples.
+        wishes: What people said of earlier rewritings.
     """
 
     name: str
@@ -92,6 +93,7 @@ class RewriteProblem:
     answers: tuple[str, ...]
     texts: Sequence[str]
     seed: str
+    wishes: Sequence[str] = ()
     schema: dict[str, Any] = field(init=False)
     shown: Mapping[str, str] = field(init=False)
 
@@ -125,7 +127,8 @@ class RewriteProblem:
     def _conversation(self, attempt: int) -> Messages:
         pool = REWRITINGS if self.answers else FREE_REWRITINGS
         rng = random.Random(f"rewrite/{self.seed}/{attempt}")  # noqa: S311 - reproducible draws
-        messages = [Message("system", SYSTEM if self.answers else SYSTEM_FREE)]
+        system = SYSTEM if self.answers else SYSTEM_FREE
+        messages = [Message("system", " ".join([system, *(" ".join(one.split()) for one in self.wishes)]))]
         for one in rng.sample(pool, SHOWN):
             messages.append(Message("user", _question(one.answers, one.poor)))
             messages.append(Message("assistant", json.dumps({"instruction": one.good})))
