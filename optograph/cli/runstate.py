@@ -12,6 +12,7 @@ from optograph.cli.rundirs import writer_of
 from optograph.errors import StorageError
 from optograph.report import FailureRow, LimitRow, RunFacts, TestResult, UsageRow
 from optograph.report.record import Row
+from optograph.report.sums import known_sum
 
 if TYPE_CHECKING:
     from optograph.storage import DecisionRow, EvaluationRow, Journal
@@ -28,7 +29,6 @@ WORDS = {
     "unreadable": "cannot be read",
 }
 _ENDED = ("finished", "budget")
-_ACCEPTED = ("accepted", "seed")
 _SEARCHING = ("proposing", "trying on train", "testing on dev")
 
 
@@ -176,13 +176,13 @@ def read_state(directory: Path) -> RunState:
             | {
                 "phase": _in_detail(short, journal, evaluations),
                 "title": setup.get("report", {}).get("title") or short["run"],
-                "job": str(_meta(journal, "job").get("file") or ""),
+                "job": str(rows_of.meta(journal, "job").get("file") or ""),
                 "optimizer": decisions[-1].optimizer if decisions else "",
                 "decisions": [_decision(row) for row in decisions],
                 "calls": sum(row.calls for row in usage),
                 "prompt_tokens": sum(row.prompt_tokens for row in usage),
                 "completion_tokens": sum(row.completion_tokens for row in usage),
-                "usd": _total(usage),
+                "usd": known_sum(row.usd for row in usage),
                 "usage": usage,
                 "limits": rows_of.limit_rows(_limits(journal, setup), usage, journal.active_s),
                 "evaluations": len(evaluations),
@@ -196,9 +196,10 @@ def read_state(directory: Path) -> RunState:
 
 
 def _short(directory: Path, journal: Journal, decisions: list[DecisionRow]) -> dict[str, Any]:
-    status = _meta(journal, "status")
-    pid = writer_of(directory)
-    accepted = [row for row in decisions if row.verdict in _ACCEPTED]
+    from optograph.jobs.report_rows import meta
+
+    status, pid = meta(journal, "status"), writer_of(directory)
+    accepted = [row for row in decisions if row.accepted]
     return {
         "run": directory.resolve().name,
         "directory": str(directory),
@@ -242,11 +243,6 @@ def _stage(journal: Journal, evaluations: list[EvaluationRow]) -> str:
     return words.get(evaluations[-1].split, "") if evaluations else "starting"
 
 
-def _meta(journal: Journal, name: str) -> dict[str, Any]:
-    found = journal.get_meta(name)
-    return found if isinstance(found, dict) else {}
-
-
 def _decision(row: DecisionRow) -> Decision:
     return Decision(
         step=row.step,
@@ -259,16 +255,13 @@ def _decision(row: DecisionRow) -> Decision:
     )
 
 
-def _total(usage: list[UsageRow]) -> float | None:
-    prices = [row.usd for row in usage]
-    return sum(price for price in prices if price is not None) if prices and None not in prices else None
-
-
 def _limits(journal: Journal, setup: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the limits that the run knows of, or else those of its job."""
+    from optograph.jobs.report_rows import meta
+
     if "limits" in setup:
         return list(setup["limits"])
-    budget = _meta(journal, "job").get("job", {}).get("budget", {})
+    budget = meta(journal, "job").get("job", {}).get("budget", {})
     roles = [("", budget), *((role, budget.get(role) or {}) for role in ("task", "optimizer", "judge"))]
     return [
         {"what": what, "limit": limits[what], "role": role}

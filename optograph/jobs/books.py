@@ -159,7 +159,7 @@ def _spent(calls: list[CallRow]) -> list[tuple[str, str, int, int, int]]:
 
 def best_candidate(journal: Journal) -> tuple[Candidate, DecisionRow] | None:
     """Return the best accepted candidate so far with the decision that accepted it; None before the first."""
-    accepted = [row for row in journal.decisions() if row.verdict in ("accepted", "seed")]
+    accepted = [row for row in journal.decisions() if row.accepted]
     if not accepted:
         return None
     decision = accepted[-1]

@@ -11,11 +11,17 @@ from optograph.errors import StorageError
 from optograph.evals import ExampleResult, bootstrap_mean
 from optograph.graphs import Feedback, to_plain
 from optograph.report import CandidateRow, ExampleRow, FailureRow, LimitRow, RunFacts, StepRow, UsageRow
+from optograph.report.sums import known_sum
 from optograph.storage import CallRow, DecisionRow, EvaluationRow, Journal
 
 SEARCH_SPLITS = ("train", "dev")
 _DROPPED = {"worse": "dropped", "unchanged": "no change", "terminated": "no change"}
-_ACCEPTED = ("accepted", "seed")
+
+
+def meta(journal: Journal, name: str) -> dict[str, Any]:
+    """Return a meta record of the journal that is a table; an empty one where there is none, or something else."""
+    found = journal.get_meta(name)
+    return found if isinstance(found, dict) else {}
 
 
 def payload(journal: Journal, digest: str | None) -> Any:
@@ -51,7 +57,6 @@ def usage_rows(journal: Journal) -> list[UsageRow]:
 
 def _usage(role: str, model: str, calls: Sequence[CallRow]) -> UsageRow:
     done = [call for call in calls if call.completion is not None]
-    prices = [call.usd for call in done if call.usd is not None]
     return UsageRow(
         role=role,
         model=model,
@@ -59,7 +64,7 @@ def _usage(role: str, model: str, calls: Sequence[CallRow]) -> UsageRow:
         prompt_tokens=sum(call.prompt_tokens for call in calls),
         completion_tokens=sum(call.completion_tokens for call in calls),
         seconds=sum(call.latency_s for call in calls),
-        usd=sum(prices) if len(prices) == len(done) and done else None,
+        usd=known_sum(call.usd for call in done),
         failed=len(calls) - len(done),
     )
 
@@ -148,7 +153,7 @@ def _step(row: DecisionRow, scores: Sequence[float]) -> StepRow:
 
 
 def _incumbent(row: DecisionRow) -> float | None:
-    return row.score if row.verdict in _ACCEPTED else row.incumbent_score
+    return row.score if row.accepted else row.incumbent_score
 
 
 def _dropped(event: Mapping[str, Any], last: DecisionRow) -> StepRow:
@@ -166,7 +171,7 @@ def _dropped(event: Mapping[str, Any], last: DecisionRow) -> StepRow:
 
 def best_decision(journal: Journal) -> DecisionRow | None:
     """Return the newest decision that made a candidate the incumbent, the starting one included."""
-    return next((row for row in reversed(journal.decisions()) if row.verdict in _ACCEPTED), None)
+    return next((row for row in reversed(journal.decisions()) if row.accepted), None)
 
 
 def candidate_rows(journal: Journal, final: str | None) -> list[CandidateRow]:
@@ -188,7 +193,7 @@ def candidate_rows(journal: Journal, final: str | None) -> list[CandidateRow]:
                 origin=one.origin,
                 values=values if isinstance(values, dict) else {},
                 dev_score=None if decision is None else decision.score,
-                accepted=decision is not None and decision.verdict in _ACCEPTED,
+                accepted=decision is not None and decision.accepted,
                 final=one.id == final,
             )
         )

@@ -181,8 +181,7 @@ def record_setup(session: Session) -> None:
 
 def stored_setup(journal: Journal) -> dict[str, Any] | None:
     """Return what ``record_setup`` kept, or None where there is nothing or it is damaged."""
-    meta = journal.get_meta(SETUP)
-    found = rows_of.payload(journal, meta["payload"]) if isinstance(meta, dict) and "payload" in meta else None
+    found = rows_of.payload(journal, rows_of.meta(journal, SETUP).get("payload"))
     return found if isinstance(found, dict) and "report" in found else None
 
 
@@ -249,8 +248,7 @@ def _models(session: Session) -> list[ModelRow]:
 
 def settings_of(journal: Journal) -> dict[str, Any]:
     """Return the settings of the job by dotted key, without those that were left at nothing."""
-    meta = journal.get_meta("job")
-    job = meta.get("job") if isinstance(meta, dict) else None
+    job = rows_of.meta(journal, "job").get("job")
     return _flat(job) if isinstance(job, dict) else {}
 
 
@@ -315,8 +313,7 @@ def _by(rows: Sequence[EvaluationRow], candidate: str | None, same: bool) -> lis
 
 def run_state(journal: Journal) -> tuple[str, str]:
     """Return the state of a run (see ``RunReport.state``) and say it in words."""
-    meta = journal.get_meta("status")
-    found = meta if isinstance(meta, dict) else {}
+    found = rows_of.meta(journal, "status")
     state = found.get("state")
     if state == "running" and not _is_alive(found.get("pid")):
         return "interrupted", "cut off; it can be resumed"

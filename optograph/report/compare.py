@@ -11,6 +11,7 @@ from pydantic import Field
 from optograph.evals import paired_bootstrap
 from optograph.report.model import ExampleRow, RunReport, UsageRow
 from optograph.report.record import Row
+from optograph.report.sums import known_sum
 
 _ABSENT = "(absent)"
 
@@ -304,5 +305,4 @@ def _tokens(rows: list[UsageRow]) -> int:
 
 
 def _price(rows: list[UsageRow]) -> float | None:
-    known = [row.usd for row in rows if row.usd is not None]
-    return sum(known) if len(known) == len(rows) else None
+    return known_sum(row.usd for row in rows) if rows else 0.0

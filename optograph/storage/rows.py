@@ -98,3 +98,8 @@ class DecisionRow(Row):
     n: int = 0
     calls: int = 0
     seconds: float = 0.0
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it made the candidate the incumbent, as it does the starting one."""
+        return self.verdict in ("accepted", "seed")
