@@ -1,9 +1,10 @@
-"""What the commands share: exit codes, the ``--json`` option, consoles, and one way to print results and errors."""
+"""What the commands share: exit codes, the job and its options, consoles, and one way to print results and errors."""
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +22,7 @@ EXIT_INTERRUPTED = 130
 PIPE_WIDTH = 120
 """Columns where the output is no terminal, so that tables in logs are not cut to 80."""
 
+JobArgument = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (TOML).", show_default=False)]
 AsJson = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON document on standard output; all else goes to standard error."),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from optograph.cli.output import AsJson, Overrides, console, print_json
+from optograph.cli.output import AsJson, JobArgument, Overrides, console, print_json
 
 
 def estimate(
-    job: Annotated[Path, typer.Argument(metavar="JOB", help="The job file (TOML).", show_default=False)],
+    job: JobArgument,
     override: Overrides = None,
     probe: Annotated[
         int, typer.Option(min=0, metavar="N", help="Run N train examples on the real model and measure them.")

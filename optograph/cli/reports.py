@@ -10,7 +10,7 @@ import typer
 
 from optograph.cli.exporting import VALUES
 from optograph.cli.output import EXIT_FAILED, AsJson, console, print_json, say
-from optograph.cli.rundirs import RunArgument, complete_runs, find_run, is_run
+from optograph.cli.rundirs import RunArgument, find_run, is_run, run_argument
 from optograph.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,14 +43,7 @@ def _open(path: Path) -> bool:
     return webbrowser.open(path.resolve().as_uri())
 
 
-Side = Annotated[
-    Path,
-    typer.Argument(
-        help="A run, by directory or name, or a file of exported parameters.",
-        show_default=False,
-        autocompletion=complete_runs,
-    ),
-]
+Side = Annotated[Path, run_argument("A run, by directory or name, or a file of exported parameters.", metavar=None)]
 
 
 def diff(

@@ -6,7 +6,7 @@ import difflib
 import os
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -111,12 +111,31 @@ def complete_runs(incomplete: str) -> list[str]:
     return [f"{folder}/{one.name}" for one in runs_under(Path(folder or "/")) if one.name.startswith(start)]
 
 
-RunArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RUN",
-        help="Directory of the run, or its name under runs/.",
-        show_default=False,
-        autocompletion=complete_runs,
+def run_argument(help: str, metavar: str | None = "RUN") -> Any:
+    """Return the declaration of an argument that names a run, completed by the shell."""
+    return typer.Argument(metavar=metavar, help=help, show_default=False, autocompletion=complete_runs)
+
+
+def run_option(help: str, metavar: str = "RUN") -> Any:
+    """Return the declaration of an option that names a run, likewise."""
+    return typer.Option(metavar=metavar, help=help, autocompletion=complete_runs)
+
+
+RunArgument = Annotated[Path, run_argument("Directory of the run, or its name under runs/.")]
+AnyRunArgument = Annotated[
+    Path | None,
+    run_argument(
+        "Directory of the run, or its name under runs/; all runs under runs/ are listed where it is left out."
     ),
+]
+RunDirOption = Annotated[
+    Path | None,
+    run_option("Where the run is kept, a new folder under runs/ by default; the same run there is continued.", "DIR"),
+]
+ForkOption = Annotated[
+    Path | None, run_option("Start from the best of another run, and take its answers for calls that are the same.")
+]
+ReplayOption = Annotated[
+    Path | None,
+    run_option("Take all answers from another run; a call that it does not hold is an error, and none is paid."),
 ]

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from optograph.cli.output import EXIT_INTERRUPTED, AsJson, Overrides, console, print_json, say
-from optograph.cli.rundirs import RunArgument, complete_runs, find_run, is_run, new_directory, resume_command
+from optograph.cli.output import EXIT_INTERRUPTED, AsJson, JobArgument, Overrides, console, print_json, say
+from optograph.cli.rundirs import (
+    ForkOption,
+    ReplayOption,
+    RunArgument,
+    RunDirOption,
+    find_run,
+    is_run,
+    new_directory,
+    resume_command,
+)
 from optograph.errors import OptographError, RunStopped, StorageError, UserError
 
 if TYPE_CHECKING:
@@ -55,32 +64,11 @@ class JobView:
 
 
 def run(
-    job: Annotated[Path, typer.Argument(metavar="JOB", help="The job file (TOML).", show_default=False)],
-    run_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where the run is kept, a new folder under runs/ by default; the same run there is continued.",
-            autocompletion=complete_runs,
-        ),
-    ] = None,
+    job: JobArgument,
+    run_dir: RunDirOption = None,
     override: Overrides = None,
-    fork: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN",
-            help="Start from the best of another run, and take its answers for calls that are the same.",
-            autocompletion=complete_runs,
-        ),
-    ] = None,
-    replay: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN",
-            help="Take all answers from another run; a call that it does not hold is an error, and none is paid.",
-            autocompletion=complete_runs,
-        ),
-    ] = None,
+    fork: ForkOption = None,
+    replay: ReplayOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Run an optimization job, then print its result and where the report is.

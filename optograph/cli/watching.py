@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from optograph.cli.output import AsJson, console, print_json, say
-from optograph.cli.rundirs import RUNS, complete_runs, find_run, runs_under
+from optograph.cli.rundirs import RUNS, AnyRunArgument, find_run, runs_under
 
 if TYPE_CHECKING:
     from optograph.cli.runstate import RunState
@@ -21,15 +21,7 @@ _PLAIN_EVERY_S = 10.0
 
 
 def status(
-    directory: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="RUN",
-            help="Directory of the run, or its name under runs/; all runs under runs/ are listed where it is left out.",
-            show_default=False,
-            autocompletion=complete_runs,
-        ),
-    ] = None,
+    directory: AnyRunArgument = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh until the run has ended.")] = False,
     every: Annotated[float, typer.Option(min=0.1, max=3600.0, metavar="SECONDS", help="Time between refreshes.")] = 1.0,
     as_json: AsJson = False,
