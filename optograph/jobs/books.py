@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optograph.errors import RunStopped, StorageError, UserError
+from optograph.errors import RunStopped, StorageError, UserError, WaitingForReview
 from optograph.graphs import Candidate
 from optograph.jobs.fingerprint import Fingerprint, differences
 from optograph.jobs.options import Origin, RunOptions, View
@@ -120,6 +120,9 @@ def _watched(books: Books) -> Iterator[Books]:
     books.begin("starting")
     try:
         yield books
+    except WaitingForReview as waiting:
+        books.set_status("waiting", candidate=waiting.request["candidate"]["id"])
+        raise
     except RunStopped as stopped:
         books.set_status("interrupted" if stopped.interrupted else "stopped")
         raise

@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -119,6 +119,13 @@ class AcceptanceSection(Section):
     confidence: float = Field(default=0.8, ge=0.5, lt=1)
 
 
+class ReviewSection(Section):
+    """Whether people judge candidates."""
+
+    when: Literal["never", "accepted"] = "never"
+    """``accepted``: each candidate that passed the acceptance test waits for ``optograph review``."""
+
+
 class RoleBudgetSection(Section):
     """What one role may use within the run's budget."""
 
@@ -168,6 +175,7 @@ class Job(Section):
     optimizer: OptimizerSection = OptimizerSection()
     evaluation: EvaluationSection = EvaluationSection()
     acceptance: AcceptanceSection = AcceptanceSection()
+    review: ReviewSection = ReviewSection()
     budget: BudgetSection = BudgetSection()
     telemetry: TelemetrySection = TelemetrySection()
     prices: dict[str, PriceSection] = {}

@@ -16,7 +16,7 @@ from optograph.jobs.fingerprint import describe_optimizer, fingerprint_of, local
 from optograph.jobs.options import RunOptions, RunResult, SilentView, View
 from optograph.jobs.stages import make_sequence
 from optograph.jobs.tracing import example_to_trace
-from optograph.optimizers import Loop, LoopResult, Optimizer, OptimizerContext
+from optograph.optimizers import Loop, LoopResult, Optimizer, OptimizerContext, ReviewDesk
 from optograph.serving import LM, Budget, Need, run_sync
 from optograph.storage import Journal
 
@@ -89,6 +89,7 @@ def optimize(
         ServingError: The model's endpoint is down.
         BudgetExceeded: The budget does not cover the final test.
         RunStopped: The run was asked to end before it was finished.
+        WaitingForReview: A person must judge a candidate: see ``RunOptions.review``.
         StorageError: The run directory cannot be used.
     """
     options, view = options or RunOptions(), view or SilentView()
@@ -145,6 +146,7 @@ def _run(session: Session) -> RunResult:
         lambda: session.budget.calls,
         session.budget.limits.to_json(),
         _FinalTest(session).put_aside,
+        _review_desk(session),
     )
     found = loop.run()
     session.begin("sealed test")
@@ -197,6 +199,16 @@ class _FinalTest:
         budget.hold(Need(calls=self._calls * examples, tokens=tokens, usd=usd, seconds=kept))
 
 
+def _review_desk(session: Session) -> ReviewDesk | None:
+    """Return where candidates are reviewed; a replayed run takes the reviews of the recorded one."""
+    review, books = session.options.review, session.books
+    if review == "never":
+        return None
+    if review == "accepted" and books.journal.directory is None:
+        raise UserError("a run that waits for reviews needs a run_dir, or review=FUNCTION, which is asked at once")
+    return ReviewDesk(books.journal, review if callable(review) else None, books.cache if books.replay else None)
+
+
 def _start(session: Session) -> Candidate:
     """Return the starting point: the workflow's own values, or the best of the run that is forked."""
     values = {name: one.spec.to_json(one.base) for name, one in session.parameters.items()}
@@ -217,7 +229,9 @@ def _start(session: Session) -> Candidate:
 def _fingerprint(session: Session) -> Any:
     options = session.options
     if options.origin is not None:
-        settings = {key: value for key, value in options.origin.job.items() if key not in ("name", "telemetry")}
+        settings = {
+            key: value for key, value in options.origin.job.items() if key not in ("name", "review", "telemetry")
+        }
         source = local_sources(options.origin.base)
     else:
         models = {role: run_sync(lm.identity()).key for role, lm in session.models.items()}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from optograph.errors import UserError
 from optograph.evals import Evaluation, EvaluatorOptions, Interval
 from optograph.graphs import Candidate
-from optograph.optimizers import AcceptanceRule, LoopEvent
+from optograph.optimizers import AcceptanceRule, LoopEvent, Reviewer
 from optograph.serving import BudgetLimits, PriceTable
 
 
@@ -98,6 +98,9 @@ class RunOptions:
         origin: The job that this comes from, where there is one.
         telemetry: Whether the run makes OpenTelemetry spans.
         on_event: Told what happens, with scores, for loggers of experiments; what it raises ends the run.
+        review: Whether a person judges each candidate that passed the acceptance test: ``"never"``; ``"accepted"``,
+            where the run ends with ``WaitingForReview`` and goes on once the review is in the run directory; or a
+            function that is asked there and then.
     """
 
     seed: int = 0
@@ -113,10 +116,13 @@ class RunOptions:
     origin: Origin | None = None
     telemetry: Telemetry = field(default_factory=Telemetry)
     on_event: Callable[[RunEvent], None] | None = None
+    review: Literal["never", "accepted"] | Reviewer = "never"
 
     def __post_init__(self) -> None:
         if self.fork is not None and self.replay is not None:
             raise UserError("a run either forks or replays another one: give fork or replay, not both")
+        if not callable(self.review) and self.review not in ("never", "accepted"):
+            raise UserError(f"review must be 'never', 'accepted' or a function of a ReviewRequest, not {self.review!r}")
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,7 @@ class RunEvent:
     """Something that happened in a run.
 
     Attributes:
-        kind: ``"begin"``, what the loop does (``"ask"``, ``"evaluate"``, ``"accept"``, ``"verdict"``), or ``"end"``.
+        kind: ``"begin"``, what the loop does (see ``LoopEvent``), or ``"end"``.
         step: Acceptance tests so far.
         calls: Model calls paid so far.
         tokens: Tokens used so far.

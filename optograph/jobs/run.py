@@ -29,8 +29,8 @@ from optograph.optimizers import AcceptanceRule, Optimizer
 from optograph.serving import BaseLM, OpenAILM, load_lm, run_sync
 from optograph.storage import Journal, content_hash
 
-FREE_SECTIONS = ("budget", "evaluation", "telemetry")
-"""Sections of a job that say how a run is done and not what it does."""
+FREE_SECTIONS = ("budget", "evaluation", "review", "telemetry")
+"""Sections of a job that may change within a run."""
 
 
 def run_job(
@@ -93,8 +93,8 @@ def resume_job(run_dir: Path, view: View | None = None, *, overrides: Sequence[s
     Args:
         run_dir: Directory of the run.
         view: Told of progress.
-        overrides: ``budget.KEY=VALUE``, ``evaluation.KEY=VALUE`` or ``telemetry.KEY=VALUE`` strings; nothing else may
-            change within a run.
+        overrides: ``budget.KEY=VALUE``, ``evaluation.KEY=VALUE``, ``review.KEY=VALUE`` or ``telemetry.KEY=VALUE``
+            strings; nothing else may change within a run.
 
     Raises:
         UserError: There is no run of a job, or what it was started with has changed.
@@ -232,6 +232,7 @@ def _options(job: Job, run_dir: Path, origin: Origin, fork: Path | None, replay:
         seed=job.optimizer.seed,
         evaluation=EvaluatorOptions(job.evaluation.concurrency, job.evaluation.deadline_s),
         rule=AcceptanceRule(job.acceptance.confidence),
+        review=job.review.when,
         limits=job.limits(),
         prices=job.price_table(),
         run_dir=run_dir,
