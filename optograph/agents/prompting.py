@@ -112,8 +112,30 @@ def read_answer(text: str, output: type[BaseModel], form: AnswerForm) -> BaseMod
             data = {name: data} if len(output.model_fields) == 1 else data
         return output.model_validate(data)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'answer'}: {one['msg']}" for one in error.errors())
-        raise ModelError(f"the answer does not fit {output.__name__}: {problems}") from error
+        raise ModelError(f"the answer does not fit {output.__name__}: {problems_of(error, 'answer')}") from error
+
+
+def problems_of(error: ValidationError, whole: str) -> str:
+    """Write what pydantic found in one line; `whole` stands for the place where the problem has none."""
+    return "; ".join(f"{'.'.join(map(str, one['loc'])) or whole}: {one['msg']}" for one in error.errors())
+
+
+def checked_inputs(owner: str, model: type[BaseModel], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return input fields as the input type holds them.
+
+    Raises:
+        ValueError: They do not fit. No ``UserError``: they may come from another step's answer, and fail one example
+            only.
+    """
+    try:
+        valid = model.model_validate(dict(inputs))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "input"
+        raise ValueError(
+            f"{owner} got {sorted(inputs)!r}, which does not fit {model.__name__}: {where}: {first['msg']}"
+        ) from error
+    return {name: getattr(valid, name) for name in model.model_fields}
 
 
 def _option(text: str, options: Sequence[str]) -> str:

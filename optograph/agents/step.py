@@ -8,13 +8,14 @@ from contextvars import Context
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from optograph.agents.module import Module
 from optograph.agents.prompting import (
     AnswerForm,
     answer_options,
     check_form,
+    checked_inputs,
     default_form,
     read_answer,
     render_inputs,
@@ -162,17 +163,7 @@ class Step(Module):
             return await self._generate(self._messages(instruction, demos, fields))
 
     def _checked(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            valid = self.inputs.model_validate(dict(inputs))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "input"
-            # No UserError: what does not fit may come from another step's answer, and fails one example only.
-            raise ValueError(
-                f"step {self.name!r} got {sorted(inputs)!r}, which does not fit {self.inputs.__name__}: "
-                f"{where}: {first['msg']}"
-            ) from error
-        return {name: getattr(valid, name) for name in self.inputs.model_fields}
+        return checked_inputs(f"step {self.name!r}", self.inputs, inputs)
 
     def _messages(
         self, instruction: str, demos: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]
