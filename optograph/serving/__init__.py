@@ -1,6 +1,6 @@
 """Models behind one protocol: embedded, OpenAI-compatible and scripted."""
 
-from optograph.serving.base import LM, BaseLM, CallEvent, Observer, make_request, observing
+from optograph.serving.base import LM, BaseLM, make_request
 from optograph.serving.breaker import Breaker, CircuitBreaker
 from optograph.serving.budget import Budget, Reservation
 from optograph.serving.cache import cache_dir
@@ -10,6 +10,7 @@ from optograph.serving.limiter import Limiter
 from optograph.serving.limits import BudgetLimits, Need, Remaining, RoleLimits, Spend
 from optograph.serving.llamacpp import LlamaCppLM
 from optograph.serving.loop import on_background_loop, run_on_background, run_sync
+from optograph.serving.observing import CallEvent, Observer, observing
 from optograph.serving.openai_lm import OpenAILM
 from optograph.serving.prices import Price, PriceTable
 from optograph.serving.retry import Deadline, Retry

@@ -11,17 +11,14 @@ import abc
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
-from optograph.context import CallContext, current_context
 from optograph.errors import ModelError, ServingError, UserError
 from optograph.serving.breaker import Breaker, CircuitBreaker
 from optograph.serving.limiter import Limiter, Place
 from optograph.serving.loop import run_on_background, run_sync
+from optograph.serving.observing import Announced, is_announced
 from optograph.serving.retry import NO_DEADLINE, NO_RETRY, Attempts, Deadline, Retry, within
 from optograph.serving.schemas import Choice, JsonSchema, Regex, schema_of
 from optograph.serving.types import (
@@ -32,7 +29,6 @@ from optograph.serving.types import (
     Request,
     messages_of,
 )
-from optograph.telemetry import span
 
 
 @runtime_checkable
@@ -60,46 +56,6 @@ class LM(Protocol):
 
     async def aclose(self) -> None:
         """Let go of connections and engines; the model cannot be used afterwards."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallEvent:
-    """A finished model call, as observers see it.
-
-    Attributes:
-        request: What was asked.
-        completion: The answer, or None when the call failed.
-        error: Why it failed, or None.
-        context: Who asked.
-        model: Name of the model.
-    """
-
-    request: Request
-    completion: Completion | None
-    error: BaseException | None
-    context: CallContext
-    model: str = ""
-
-
-Observer = Callable[[CallEvent], None]
-
-_observers: ContextVar[tuple[Observer, ...]] = ContextVar("optograph_call_observers", default=())
-_inside: ContextVar[bool] = ContextVar("optograph_inside_call", default=False)
-
-
-@contextmanager
-def observing(callback: Observer) -> Iterator[None]:
-    """Have `callback` told about every model call that finishes within a ``with`` block.
-
-    The scope is a context variable: tasks and `asyncio.to_thread` inherit it, other threads do not see it. The callback
-    runs in the caller's own thread and context, right after the call; where one model wraps another (a cache, say),
-    only the outer call is announced. Observers nest; the outer one is told first.
-    """
-    token = _observers.set((*_observers.get(), callback))
-    try:
-        yield
-    finally:
-        _observers.reset(token)
 
 
 class BaseLM(abc.ABC):
@@ -156,37 +112,17 @@ class BaseLM(abc.ABC):
 
     def ask(self, request: Request) -> Completion:
         """Answer a request and wait for it: the blocking twin of `complete`."""
-        if _inside.get():
+        if is_announced():
             return run_sync(self._answer(request))
-        token = _inside.set(True)
-        try:
-            with span("call", self.name, request) as told:
-                completion = run_sync(self._answer(request))
-                told.outcome(completion)
-        except BaseException as error:
-            _inside.reset(token)
-            self._tell(request, None, error)
-            raise
-        _inside.reset(token)
-        self._tell(request, completion, None)
-        return completion
+        with Announced(self.name, request) as call:
+            return call.ended(run_sync(self._answer(request)))
 
     async def complete(self, request: Request) -> Completion:
         """Answer a request; from any event loop."""
-        if _inside.get():
+        if is_announced():
             return await run_on_background(self._answer(request))
-        token = _inside.set(True)
-        try:
-            with span("call", self.name, request) as told:
-                completion = await run_on_background(self._answer(request))
-                told.outcome(completion)
-        except BaseException as error:
-            _inside.reset(token)
-            self._tell(request, None, error)
-            raise
-        _inside.reset(token)
-        self._tell(request, completion, None)
-        return completion
+        with Announced(self.name, request) as call:
+            return call.ended(await run_on_background(self._answer(request)))
 
     @abc.abstractmethod
     async def identity(self) -> ModelIdentity:
@@ -320,13 +256,6 @@ class BaseLM(abc.ABC):
                 f"model {self.name!r} gives at most {can.max_logprobs} alternatives per token, "
                 f"got logprobs={request.logprobs!r}"
             )
-
-    def _tell(self, request: Request, completion: Completion | None, error: BaseException | None) -> None:
-        observers = _observers.get()
-        if observers:
-            event = CallEvent(request, completion, error, current_context(), self.name)
-            for observer in observers:
-                observer(event)
 
 
 class _Flight:

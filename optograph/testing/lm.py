@@ -12,7 +12,8 @@ from typing import Any
 
 from optograph.context import call_context
 from optograph.errors import UserError
-from optograph.serving.base import BaseLM, CallEvent, make_request, observing
+from optograph.serving.base import BaseLM, make_request
+from optograph.serving.observing import CallEvent, observing
 from optograph.serving.schemas import Choice, JsonSchema, Regex
 from optograph.serving.types import Capabilities, Completion, Message, Request
 
