@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from optograph.agents.saving import load_parameters, save_parameters
 from optograph.errors import UserError
 from optograph.graphs import CodeSpec, Parameter, ParameterContainer, TextSpec
 
@@ -46,6 +47,27 @@ class Module(ParameterContainer):
                 stack.extend(vars(item).values())
             else:
                 stack.extend(item.values() if isinstance(item, dict) else item)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the parameters' own values to one JSON file, whole or not at all; an older file is replaced.
+
+        Args:
+            path: The file, such as ``"workflow.json"``; missing folders are made.
+
+        Raises:
+            UserError: A value holds an API key, or the path is a folder.
+            StorageError: The file cannot be written.
+        """
+        return save_parameters(self.named_parameters(), path)
+
+    def load(self, path: str | Path) -> None:
+        """Set the parameters from a file that `save` wrote; everything is checked before any is set.
+
+        Raises:
+            UserError: The file is missing or no such file, a name is missing or unknown, or a parameter refuses its
+                value; nothing has changed then.
+        """
+        load_parameters(self.named_parameters(), path)
 
     def export(self, directory: str | Path) -> list[Path]:
         """Write each parameter to a plain file: text as ``.txt``, code as ``.py``, everything else as ``.json``.
