@@ -95,11 +95,13 @@ class TextSpec(Spec):
         regex: Pattern that the whole text must match, or None.
         max_chars: Longest text in characters.
         min_chars: Shortest text in characters.
+        placeholders: Pieces that must stay in the text, such as ``"{question}"``: a program fills them in.
     """
 
     regex: str | None = None
     max_chars: int = 4000
     min_chars: int = 1
+    placeholders: tuple[str, ...] = ()
     kind: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
@@ -122,6 +124,9 @@ class TextSpec(Spec):
             )
         if self.regex is not None and re.fullmatch(self.regex, text) is None:
             raise UserError(f"text must match the pattern {self.regex!r}, got {shown(text)}")
+        missing = [one for one in self.placeholders if one not in text]
+        if missing:
+            raise UserError(f"text must keep the placeholders {missing!r}, got {shown(text)}")
         return text
 
     def json_schema(self) -> dict[str, Any]:
@@ -132,7 +137,9 @@ class TextSpec(Spec):
     def describe(self) -> str:
         """Return the lengths and the pattern in words."""
         size = f"{self.min_chars} to {self.max_chars}" if self.min_chars else f"at most {self.max_chars}"
-        return f"text of {size} characters" + (f" matching {self.regex!r}" if self.regex else "")
+        pattern = f" matching {self.regex!r}" if self.regex else ""
+        kept = f" that keeps the placeholders {', '.join(self.placeholders)}" if self.placeholders else ""
+        return f"text of {size} characters{pattern}{kept}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,190 @@
+"""LangChain's objects that hold texts: prompt templates, messages, sequences, bound models, tools."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import BaseMessage
+from langchain_core.prompts import BasePromptTemplate
+from langchain_core.prompts.chat import BaseChatPromptTemplate, BaseStringMessagePromptTemplate, ChatPromptTemplate
+from langchain_core.prompts.string import StringPromptTemplate
+from langchain_core.runnables import (
+    RunnableBinding,
+    RunnableLambda,
+    RunnableParallel,
+    RunnableSequence,
+)
+from langchain_core.runnables.config import run_in_executor
+from langchain_core.tools import BaseTool, StructuredTool
+from langgraph.pregel import Pregel
+
+from optograph.agents.langgraph.finding import Place
+from optograph.agents.langgraph.sites import ContainerSite, CopySite, Site
+
+if TYPE_CHECKING:
+    from optograph.agents.langgraph.searching import Search
+
+_ROLES = {"human": "user", "ai": "assistant"}
+
+
+def look_langchain(search: Search, thing: Any, place: Place) -> Site | None:
+    """Return the site of one of LangChain's or LangGraph's objects, or None."""
+    if isinstance(thing, Pregel):
+        return search.graph(thing, place)
+    if isinstance(thing, BaseMessage):
+        return _copy(search, thing, place.below(_role(thing), "content", "message"), "content")
+    if isinstance(thing, BasePromptTemplate | BaseStringMessagePromptTemplate):
+        return _template(search, thing, place)
+    if isinstance(thing, RunnableSequence):
+        return _sequence(search, thing, place)
+    if isinstance(thing, RunnableParallel):
+        branches = ContainerSite(thing.steps__, _items(search, thing.steps__, place))
+        return CopySite(thing, {"steps__": branches}) if branches.sites else None
+    if isinstance(thing, RunnableLambda):
+        return lambda_site(search, thing, place)
+    if isinstance(thing, RunnableBinding):
+        return _binding(search, thing, place)
+    if isinstance(thing, BaseTool):
+        return _tool(search, thing, place)
+    return None
+
+
+def _role(message: Any) -> str:
+    kind = str(getattr(message, "type", "") or type(message).__name__)
+    return _ROLES.get(kind, kind)
+
+
+def _copy(search: Search, thing: Any, place: Place, *attributes: str) -> Site | None:
+    sites = {one: site for one in attributes if (site := search.look(getattr(thing, one), place)) is not None}
+    return CopySite(thing, sites) if sites else None
+
+
+def _items(search: Search, items: Mapping[str, Any], place: Place) -> dict[Any, Site]:
+    return {key: site for key, one in items.items() if (site := search.look(one, place.below(key, key))) is not None}
+
+
+def _template(search: Search, thing: Any, place: Place) -> Site | None:
+    if isinstance(thing, StringPromptTemplate):
+        return (
+            _copy(search, thing, place.below("template", "template", "template"), "template")
+            if hasattr(thing, "template")
+            else None
+        )
+    if isinstance(thing, BaseStringMessagePromptTemplate):
+        if not hasattr(thing.prompt, "template"):
+            return None
+        role = type(thing).__name__.removesuffix("MessagePromptTemplate").lower() or "message"
+        at = place.below(_ROLES.get(role, role), role, "template")
+        inner = _copy(search, thing.prompt, at, "template")
+        return None if inner is None else CopySite(thing, {"prompt": inner})
+    if isinstance(thing, ChatPromptTemplate) or (
+        isinstance(thing, BaseChatPromptTemplate) and hasattr(thing, "messages")
+    ):
+        sites: dict[Any, Site] = {}
+        for number, message in enumerate(thing.messages):
+            site = search.look(
+                message, Place(place.node, place.path, "template", place.file, place.line, (*place.key, number))
+            )
+            if site is not None:
+                sites[number] = site
+        return CopySite(thing, {"messages": ContainerSite(thing.messages, sites)}) if sites else None
+    return None
+
+
+def _sequence(search: Search, thing: Any, place: Place) -> Site | None:
+    """Look into each step of ``a | b | c``; the steps are no part of the names, where they can be told apart."""
+    sites: dict[str, Site] = {}
+    first = search.look(thing.first, _at(place, "first"))
+    last = search.look(thing.last, _at(place, "last"))
+    middle = {i: site for i, one in enumerate(thing.middle) if (site := search.look(one, _at(place, i))) is not None}
+    if first is not None:
+        sites["first"] = first
+    if middle:
+        sites["middle"] = ContainerSite(thing.middle, middle)
+    if last is not None:
+        sites["last"] = last
+    return CopySite(thing, sites) if sites else None
+
+
+def _at(place: Place, key: Any) -> Place:
+    return Place(place.node, place.path, place.where, place.file, place.line, (*place.key, key))
+
+
+def _binding(search: Search, thing: Any, place: Place) -> Site | None:
+    sites: dict[str, Site] = {}
+    bound = search.look(thing.bound, _at(place, "bound"))
+    if bound is not None:
+        sites["bound"] = bound
+    at = Place(place.node, place.path, "bound", place.file, place.line, place.key)
+    keywords = _items(search, dict(thing.kwargs), at)
+    if keywords:
+        sites["kwargs"] = ContainerSite(dict(thing.kwargs), keywords)
+    return CopySite(thing, sites) if sites else None
+
+
+def _tool(search: Search, thing: Any, place: Place) -> Site | None:
+    sites: dict[str, Site] = {}
+    if isinstance(thing, StructuredTool):
+        for name in ("func", "coroutine"):
+            function = getattr(thing, name)
+            site = None if function is None else search.look(function, _at(place, name))
+            if site is not None:
+                sites[name] = site
+    for name in search.finder.settings_below(place):
+        setting = search.look(getattr(thing, name, None), place.below(name, name, "attribute"))
+        if setting is not None:
+            sites[name] = setting
+    return CopySite(thing, sites) if sites else None
+
+
+def lambda_site(search: Search, thing: Any, place: Place) -> Site | None:
+    """Return the site of a runnable that holds a function, sync, async or both, as ``func`` and ``afunc``."""
+    sites: dict[str, Site] = {}
+    func, afunc = getattr(thing, "func", None), getattr(thing, "afunc", None)
+    own_async = afunc is not None and not _runs(afunc, func)
+    if func is not None and (site := search.look(func, place)) is not None:
+        sites["func"] = site
+    if own_async and (site := search.look(afunc, _at(place, "async"))) is not None:
+        sites["afunc"] = site
+    return _LambdaSite(thing, sites, own_async) if sites else None
+
+
+def _runs(afunc: Any, func: Any) -> bool:
+    """Whether an async function is only the sync one, run in an executor."""
+    return isinstance(afunc, functools.partial) and func in afunc.args
+
+
+class _LambdaSite(Site):
+    """A runnable with functions, made once: it looks them up at each call."""
+
+    def __init__(self, original: Any, sites: dict[str, Site], own_async: bool) -> None:
+        self.view = copy.copy(original)
+        self.view.__dict__.pop("deps", None)
+        for name, site in sites.items():
+            setattr(self.view, name, _calling(site, getattr(original, name)))
+        if "func" in sites and not own_async and getattr(original, "afunc", None) is not None:
+            self.view.afunc = functools.partial(run_in_executor, None, self.view.func)
+
+    def now(self) -> Any:
+        """Return the runnable."""
+        return self.view
+
+
+def _calling(site: Site, original: Any) -> Any:
+    if inspect.iscoroutinefunction(original) or inspect.iscoroutinefunction(getattr(original, "__call__", None)):  # noqa: B004
+
+        async def acall(*args: Any, **kwargs: Any) -> Any:
+            return await site.now()(*args, **kwargs)
+
+        acall.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
+        return acall
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return site.now()(*args, **kwargs)
+
+    call.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
+    return call
