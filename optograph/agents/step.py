@@ -23,10 +23,11 @@ from optograph.agents.prompting import (
 )
 from optograph.agents.recording import recording_calls
 from optograph.agents.scoring import calibrated, check_labels, label_logprobs, mean_prior
+from optograph.agents.streaming import StepStream, heard
 from optograph.context import CallContext, call_context, current_context
 from optograph.errors import ModelError, UserError
 from optograph.graphs import DemosSpec, Parameter, TextSpec, Value, op
-from optograph.serving import LM, Choice, Message, Request, run_sync, schema_of
+from optograph.serving import LM, Choice, Completion, Message, Pieces, Request, run_sync, schema_of
 from optograph.storage import content_hash
 from optograph.telemetry import Spans, current_spans, making_spans
 
@@ -151,6 +152,16 @@ class Step(Module):
             result: Value = await self._op(instruction=self.instruction, demos=self.demos, **inputs)
         return result
 
+    def astream(self, **inputs: Any) -> StepStream:
+        """Ask, and give the answer's text as it is written, with the traced value at the end.
+
+        Models behind HTTP stream; others, answers from a journal, and labels that are scored come as one piece.
+
+        Returns:
+            An async iterator of text; its ``result`` is what `acall` returns.
+        """
+        return StepStream(lambda: self.acall(**inputs))
+
     async def _ask(self, *, instruction: str, demos: list[dict[str, Any]], **inputs: Any) -> BaseModel:
         fields = self._checked(inputs)
         outer = current_context()
@@ -158,8 +169,11 @@ class Step(Module):
             if self.form == "score":
                 prior = await self._prior(instruction, demos) if self._calibration else None
                 scores = calibrated(await self._score(instruction, demos, fields), prior)
-                best = max(range(len(scores)), key=scores.__getitem__)
-                return self.output.model_validate({next(iter(self.output.model_fields)): self.labels[best]})
+                label = self.labels[max(range(len(scores)), key=scores.__getitem__)]
+                with heard() as pieces:
+                    if pieces is not None:
+                        pieces.finish(label)
+                return self.output.model_validate({next(iter(self.output.model_fields)): label})
             return await self._generate(self._messages(instruction, demos, fields))
 
     def _checked(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,25 +198,35 @@ class Step(Module):
             schema = schema_of(self.output)
         elif self.form == "choice" and can.choice:
             schema = Choice(self.labels)
-        for attempt in range(self.options.repairs + 1):
-            request = Request(
-                messages=messages,
-                max_tokens=self.options.max_tokens,
-                temperature=self.options.temperature,
-                seed=self.options.seed,
-                schema=schema,
-            )
-            completion = await self.lm.complete(request)
-            try:
-                if completion.truncated and self.form == "json":
-                    raise ModelError(f"the answer was cut off at {self.options.max_tokens} tokens")
-                return read_answer(completion.text, self.output, self.form)
-            except ModelError as error:
-                if attempt == self.options.repairs:
-                    raise
-                complaint = f"That answer cannot be used: {error}. Answer again, in the required form only."
-                messages = (*messages, Message("assistant", completion.text), Message("user", complaint))
+        with heard() as pieces:
+            for attempt in range(self.options.repairs + 1):
+                request = Request(
+                    messages=messages,
+                    max_tokens=self.options.max_tokens,
+                    temperature=self.options.temperature,
+                    seed=self.options.seed,
+                    schema=schema,
+                )
+                completion = await self._complete(request, pieces)
+                try:
+                    if completion.truncated and self.form == "json":
+                        raise ModelError(f"the answer was cut off at {self.options.max_tokens} tokens")
+                    return read_answer(completion.text, self.output, self.form)
+                except ModelError as error:
+                    if attempt == self.options.repairs:
+                        raise
+                    complaint = f"That answer cannot be used: {error}. Answer again, in the required form only."
+                    messages = (*messages, Message("assistant", completion.text), Message("user", complaint))
         raise ModelError("no answer was asked for: repairs must be at least 0")
+
+    async def _complete(self, request: Request, pieces: Pieces | None) -> Completion:
+        """Ask the model; what it writes goes to the step's stream, where there is one."""
+        if pieces is not None:
+            pieces.begin()
+        completion = await self.lm.complete(request)
+        if pieces is not None:
+            pieces.finish(completion.text)
+        return completion
 
     async def _score(
         self, instruction: str, demos: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]

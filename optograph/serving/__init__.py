@@ -12,6 +12,7 @@ from optograph.serving.llamacpp import LlamaCppLM
 from optograph.serving.loop import on_background_loop, run_on_background, run_sync
 from optograph.serving.observing import CallEvent, Observer, observing
 from optograph.serving.openai_lm import OpenAILM
+from optograph.serving.pieces import Pieces, streaming_to
 from optograph.serving.prices import Price, PriceTable
 from optograph.serving.retry import Deadline, Retry
 from optograph.serving.schemas import Choice, JsonSchema, Regex, Schema, schema_from_json, schema_of
@@ -50,6 +51,7 @@ __all__ = [
     "Need",
     "Observer",
     "OpenAILM",
+    "Pieces",
     "Price",
     "PriceTable",
     "Regex",
@@ -78,4 +80,5 @@ __all__ = [
     "run_sync",
     "schema_from_json",
     "schema_of",
+    "streaming_to",
 ]

@@ -20,6 +20,7 @@ def constraint_fields(schema: Schema, flavour: str) -> dict[str, Any] | None:
     """
     match schema, flavour:
         case JsonSchema(), _:
+            schema = _pack_json(schema) if is_packed(schema, flavour) else schema
             strict = _allows_strict(schema.schema) if flavour == "openai" else None
             return {"response_format": wire.json_schema_format(schema, strict=strict or None)}
         case Choice(options=options), "vllm":
@@ -33,25 +34,38 @@ def constraint_fields(schema: Schema, flavour: str) -> dict[str, Any] | None:
     return None
 
 
+def is_packed(schema: Schema | None, flavour: str) -> bool:
+    """Tell whether an answer comes inside a JSON object of one field, since OpenAI wants an object at the root."""
+    if flavour != "openai":
+        return False
+    return isinstance(schema, Choice) or (isinstance(schema, JsonSchema) and schema.schema.get("type") != "object")
+
+
+def _pack_json(schema: JsonSchema) -> JsonSchema:
+    inner = dict(schema.schema)
+    definitions: dict[str, Any] = {key: inner.pop(key) for key in ("$defs", "definitions") if key in inner}
+    return JsonSchema({**_packing(inner), **definitions}, schema.name)
+
+
 def _pack(options: tuple[str, ...]) -> JsonSchema:
-    return JsonSchema(
-        {
-            "type": "object",
-            "properties": {_PACKED: {"type": "string", "enum": list(options)}},
-            "required": [_PACKED],
-            "additionalProperties": False,
-        },
-        _PACKED,
-    )
+    return JsonSchema(_packing({"type": "string", "enum": list(options)}), _PACKED)
 
 
-def unpack(text: str) -> str:
-    """Take the choice out of its JSON object; a text that holds none (cut off, say) stays as it is."""
+def _packing(inner: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": {_PACKED: inner}, "required": [_PACKED], "additionalProperties": False}
+
+
+def unpack(text: str, schema: Schema) -> str:
+    """Take the answer out of its JSON object; a text that holds none (cut off, say) stays as it is."""
     try:
         data = json.loads(text)
     except ValueError:
         return text
-    packed = data.get(_PACKED) if isinstance(data, dict) else None
+    if not isinstance(data, dict) or set(data) != {_PACKED}:
+        return text
+    packed = data[_PACKED]
+    if isinstance(schema, JsonSchema):
+        return json.dumps(packed, ensure_ascii=False)
     return packed if isinstance(packed, str) else text
 
 

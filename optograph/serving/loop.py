@@ -8,6 +8,7 @@ import functools
 import os
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from optograph.errors import UserError
@@ -70,6 +71,15 @@ def on_background_loop() -> bool:
     return threading.current_thread() is _background().thread
 
 
+def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    """Start a coroutine on the background loop, with the caller's context variables, and do not wait for it.
+
+    Returns:
+        Its future; the caller takes the result or cancels it.
+    """
+    return asyncio.run_coroutine_threadsafe(coroutine, _background().loop)
+
+
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the background loop and wait for its result.
 
@@ -91,7 +101,7 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
             "a blocking model call was made on the thread of the model loop itself and would wait for ever: "
             "inside async code write `await lm.complete(Request(...))` instead of `lm(...)`"
         )
-    future = asyncio.run_coroutine_threadsafe(coroutine, _background().loop)
+    future = start(coroutine)
     try:
         return future.result()
     except BaseException:

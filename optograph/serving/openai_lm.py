@@ -14,10 +14,11 @@ from optograph.secrets import register_secret, scrub
 from optograph.serving import wire
 from optograph.serving.base import BaseLM
 from optograph.serving.breaker import Breaker
-from optograph.serving.constraints import constraint_fields, unpack
+from optograph.serving.constraints import constraint_fields, is_packed, unpack
 from optograph.serving.loop import run_on_background
+from optograph.serving.pieces import Pieces, wanted_pieces
 from optograph.serving.retry import Deadline, Retry, RetryableError, parse_retry_after, status_is_retryable
-from optograph.serving.schemas import Choice, Schema
+from optograph.serving.schemas import Schema
 from optograph.serving.stream import StreamAssembler
 from optograph.serving.transport import HttpAnswer, Transport
 from optograph.serving.types import Capabilities, Completion, ModelIdentity, Request
@@ -58,8 +59,9 @@ class OpenAILM(BaseLM):
         api_key: By default ``OPENAI_API_KEY`` (for vLLM ``VLLM_API_KEY`` first); an endpoint on this machine and a vLLM
             server need none.
         flavour: Which additions the server knows. ``"vllm"``: ``structured_outputs`` for choices and regular
-            expressions, token ids. ``"llamacpp"``: grammars. ``"openai"``: a choice is packed into a JSON object of one
-            field and unpacked again (its log-probabilities and token ids stay those of the packed form).
+            expressions, token ids. ``"llamacpp"``: grammars. ``"openai"``: a choice, or a JSON schema that is no object
+            at its root, is packed into a JSON object of one field and unpacked again (log-probabilities and token ids
+            stay those of the packed form).
         name: What the user calls the model; ``"openai/MODEL"`` by default.
         max_concurrency: Most calls in flight at once.
         adaptive: Whether fewer than that are made where the server cannot take them; see `Limiter`.
@@ -157,12 +159,13 @@ class OpenAILM(BaseLM):
         data = await self._ask("/completions" if request.prompt is not None else "/chat/completions", request)
         completion = wire.parse_completion(data, request, self._answerer(data))
         if request.schema is not None:
-            if isinstance(request.schema, Choice) and self.flavour == "openai":
-                completion = replace(completion, texts=tuple(unpack(text) for text in completion.texts))
-            wire.check_constraint(completion, request.schema)
+            schema = request.schema
+            if is_packed(schema, self.flavour):
+                completion = replace(completion, texts=tuple(unpack(text, schema) for text in completion.texts))
+            wire.check_constraint(completion, schema)
         return completion
 
-    def _body(self, request: Request) -> dict[str, Any]:
+    def _body(self, request: Request, *, stream: bool) -> dict[str, Any]:
         body = wire.request_body(request)
         body["model"] = self.model
         if request.schema is not None:
@@ -171,7 +174,7 @@ class OpenAILM(BaseLM):
             body["max_completion_tokens"] = body.pop("max_tokens")
         if request.token_ids:
             body["return_token_ids"] = True
-        if self.stream:
+        if stream:
             body["stream"] = True
             body["stream_options"] = {"include_usage": True}
         body.update(self._extra_body)
@@ -206,13 +209,24 @@ class OpenAILM(BaseLM):
         return ModelIdentity(self.base_url, answered)
 
     async def _ask(self, path: str, request: Request) -> dict[str, Any]:
-        stream = StreamAssembler(self.base_url, request.n) if self.stream else None
-        answer = await self._transport.post(path, self._body(request), stream=stream)
+        pieces = self._listened(request)
+        stream = None
+        if self.stream or pieces is not None:
+            stream = StreamAssembler(self.base_url, request.n, on_text=None if pieces is None else pieces.add)
+        answer = await self._transport.post(path, self._body(request, stream=stream is not None), stream=stream)
         if answer.streamed is not None:
             return answer.streamed
         if answer.status != 200:
             raise await self._status_error(answer)
         return wire.decode(answer.text, self.base_url)
+
+    def _listened(self, request: Request) -> Pieces | None:
+        """Return who is to hear the answer as it is written; what comes packed is heard when it is whole."""
+        pieces = wanted_pieces()
+        if pieces is None or request.n > 1 or is_packed(request.schema, self.flavour):
+            return None
+        pieces.begin()
+        return pieces
 
     async def _list_models(self) -> list[dict[str, Any]]:
         answer = await self._transport.get("/models")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from optograph.errors import ServingError
@@ -21,14 +22,16 @@ class StreamAssembler:
     Args:
         where: What answers, for messages.
         choices: How many texts were asked for.
+        on_text: Is given each piece of the first text.
 
     Attributes:
         events: How many events came.
         done: Whether the mark of the end (``[DONE]``) came.
     """
 
-    def __init__(self, where: str, choices: int = 1) -> None:
+    def __init__(self, where: str, choices: int = 1, *, on_text: Callable[[str], None] | None = None) -> None:
         self.where = where
+        self._on_text = on_text
         self.events = 0
         self.done = False
         self._wanted = choices
@@ -82,27 +85,33 @@ class StreamAssembler:
         event = decode(line.decode("utf-8", "replace"), self.where)
         if event.get("error") is not None:
             raise self._reported(event["error"])
+        text = ""
         try:
             for name in ("model", "usage", "prompt_token_ids"):
                 if event.get(name) is not None:
                     self._frame[name] = event[name]
             for piece in event.get("choices") or ():
-                self._add(piece)
+                text += self._add(piece)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             shown = excerpt(line.decode("utf-8", "replace"))
             raise bad_response(f"{self.where} streamed an unknown form ({error}): {shown!r}") from None
+        if text and self._on_text is not None:
+            self._on_text(text)
 
-    def _add(self, piece: JsonObject) -> None:
-        """Append a piece to the text that it belongs to."""
+    def _add(self, piece: JsonObject) -> str:
+        """Append a piece to the text that it belongs to; return what it adds to the first text."""
         index = int(piece.get("index", 0))
         whole = self._choices.setdefault(index, {"index": index, "finish_reason": None})
+        added = ""
         if "delta" in piece:
             message = whole.setdefault("message", {"role": "assistant", "content": ""})
             for name in ("content", "refusal"):
                 if piece["delta"].get(name):
                     message[name] = (message.get(name) or "") + piece["delta"][name]
+            added = piece["delta"].get("content") or ""
         elif "text" in piece:
-            whole["text"] = whole.get("text", "") + (piece["text"] or "")
+            added = piece["text"] or ""
+            whole["text"] = whole.get("text", "") + added
         if piece.get("finish_reason") is not None:
             whole["finish_reason"] = piece["finish_reason"]
         if piece.get("token_ids"):
@@ -112,6 +121,7 @@ class StreamAssembler:
         for name, rows in (piece.get("logprobs") or {}).items():
             if isinstance(rows, list):
                 whole.setdefault("logprobs", {}).setdefault(name, []).extend(rows)
+        return added if index == 0 else ""
 
     def _reported(self, error: Any) -> ServingError:
         """Make the failure that a server reports in the midst of a stream."""

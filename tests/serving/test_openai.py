@@ -92,6 +92,21 @@ def test_a_choice_is_packed_and_unpacked_for_openai() -> None:
     assert sent["schema"]["properties"]["answer"]["enum"] == ["bad", "good"]
 
 
+def test_a_schema_without_an_object_at_its_root_is_packed_and_unpacked_for_openai() -> None:
+    either = {
+        "anyOf": [{"$ref": "#/$defs/Left"}, {"type": "array", "items": {"type": "string"}}],
+        "$defs": {"Left": {"type": "object", "properties": {"left": {"type": "string"}}, "required": ["left"]}},
+    }
+    with LoopbackServer('{"answer": {"left": "ü"}}') as server:
+        assert connect(server)("hi", schema=either) == '{"left": "ü"}'
+        assert connect(server, flavour="vllm")("hi", schema=either) == '{"answer": {"left": "ü"}}'
+        packed, plain = (one.body["response_format"]["json_schema"]["schema"] for one in server.received)
+    assert (packed["type"], packed["required"], packed["additionalProperties"]) == ("object", ["answer"], False)
+    assert packed["properties"]["answer"] == {"anyOf": either["anyOf"]}
+    assert packed["$defs"] == either["$defs"]
+    assert plain == either
+
+
 def test_strict_mode_is_asked_for_only_where_openai_takes_it() -> None:
     closed = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
     with LoopbackServer("{}") as server:
