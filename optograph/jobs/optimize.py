@@ -14,6 +14,7 @@ from optograph.graphs import Candidate, Parameter
 from optograph.jobs.books import Books, best_candidate, open_books
 from optograph.jobs.fingerprint import describe_optimizer, fingerprint_of, local_sources
 from optograph.jobs.options import RunOptions, RunResult, SilentView, View
+from optograph.jobs.pricing import settle_prices
 from optograph.jobs.stages import make_sequence
 from optograph.jobs.tracing import example_to_trace
 from optograph.optimizers import Loop, LoopResult, Optimizer, OptimizerContext, ReviewDesk
@@ -106,6 +107,8 @@ def optimize_with(books: Books, session: Session, optimizer_lm: LM | None) -> Ru
 
     with _journaling(session):
         session.optimizer_lm = _optimizer_lm(session, optimizer_lm)
+        if not books.replay:
+            settle_prices(books.budget, _asked(session))
         books.check_same_run(_fingerprint(session), session.options.origin)
         record_setup(session)
         books.keep_source(session.options)
@@ -308,6 +311,12 @@ def _journaling(session: Session) -> Iterator[None]:
     finally:
         for step, lm in before:
             step.lm = lm
+
+
+def _asked(session: Session) -> list[tuple[str, LM]]:
+    """Return the models that the run will ask, each with the role that pays."""
+    steps = [("task", step.lm) for step in _steps(session.workflow)]
+    return steps if session.optimizer_lm is None else [*steps, ("optimizer", session.optimizer_lm)]
 
 
 def _optimizer_lm(session: Session, given: LM | None) -> LM | None:

@@ -17,6 +17,7 @@ from optograph.errors import UserError
 from optograph.evals import Evaluator, EvaluatorOptions, Task, Trial
 from optograph.graphs import allow_unsandboxed
 from optograph.jobs.job import Job
+from optograph.jobs.pricing import settle_prices
 from optograph.jobs.rehearsal import starting_point, trainable
 from optograph.jobs.run import _key, _load_models, _set_parameters
 from optograph.jobs.sizing import CallSize, Range
@@ -97,6 +98,7 @@ def run_probe(job: Job, base: Path, task: Task, plan: Plan | None, count: int) -
     models = _load_models(wanted, preflight=True)
     try:
         journal, budget = Journal.memory(), Budget(job.limits(), prices=job.price_table())
+        settle_prices(budget, [("task", lm) for lm in models.values()])
         wrapped = {key: JournaledLM(lm, journal, budget) for key, lm in models.items()}
         workflow = call_with(factory, {"lm": wrapped.get(_key(task_model)), "train": task.train})
         _set_parameters(workflow, job.parameters)

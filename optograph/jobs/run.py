@@ -23,6 +23,7 @@ from optograph.jobs.books import JOB, SOURCE, open_books
 from optograph.jobs.job import Job, Named, SplitSource, TaskSection, job_from
 from optograph.jobs.optimize import make_session, optimize_with
 from optograph.jobs.options import Origin, RunOptions, RunResult, SilentView, Telemetry, View
+from optograph.jobs.pricing import settle_prices
 from optograph.jobs.stages import make_sequence
 from optograph.jobs.targets import call_with, resolve, takes
 from optograph.optimizers import AcceptanceRule, Optimizer
@@ -76,6 +77,9 @@ def run_job(
         wanted = [task_model, optimizer_model] if takes(factory, "lm") else [optimizer_model]
         models = _load_models(wanted, preflight=replay is None)
         try:
+            if replay is None:
+                named = (("task", _key(task_model)), ("optimizer", _key(optimizer_model)))
+                settle_prices(books.budget, [(role, models[key]) for role, key in named if key in models])
             wrapped = {key: books.wrap(lm) for key, lm in models.items()}
             workflow = call_with(factory, {"lm": wrapped.get(_key(task_model)), "train": task.train})
             _set_parameters(workflow, job.parameters)

@@ -276,9 +276,7 @@ class Budget:
         Raises:
             UserError: There is such a limit, and the price of a model is not known.
         """
-        limits = self._limits
-        roles = [one for name, one in limits.roles.items() if role in (None, name)]
-        if limits.usd is not None or any(one.usd is not None for one in roles):
+        if self._limits.has_usd(role):
             for model in models:
                 self.prices.require(model)
 

@@ -62,6 +62,11 @@ class BudgetLimits:
         if unknown:
             raise UserError(f"the budget names the unknown role {unknown[0]!r}; the roles are {', '.join(ROLES)}")
 
+    def has_usd(self, role: str | None = None) -> bool:
+        """Tell whether a limit in US dollars binds this role, or any role where it is None."""
+        own = [one for name, one in self.roles.items() if role in (None, name)]
+        return self.usd is not None or any(one.usd is not None for one in own)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
         return asdict(self) | {"roles": {role: asdict(limits) for role, limits in self.roles.items()}}
