@@ -236,7 +236,11 @@ class Search:
 
     def _instance(self, thing: Any, place: Place) -> Site | None:
         """Look into an object of the user's: its attributes, its class's texts, its methods."""
-        if not hasattr(thing, "__dict__") or hasattr(thing, "model_fields") or callable(getattr(thing, "_read", None)):
+        if (
+            not hasattr(thing, "__dict__")
+            or hasattr(type(thing), "model_fields")
+            or callable(getattr(thing, "_read", None))
+        ):
             return None
         key = (*place.key, id(thing))
         here = Place(place.node, place.path, "attribute", place.file, place.line, key)

@@ -89,7 +89,7 @@ def _pieces(things: Iterable[Any]) -> set[str]:
 
 
 def _open(one: Any) -> bool:
-    return hasattr(one, "__dict__") and (hasattr(one, "model_fields") or hasattr(one, "__dataclass_fields__"))
+    return hasattr(one, "__dict__") and (hasattr(type(one), "model_fields") or hasattr(one, "__dataclass_fields__"))
 
 
 def _without(text: str, known: set[str]) -> str:
