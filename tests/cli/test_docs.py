@@ -13,6 +13,7 @@ import pytest
 from typer.main import get_command
 
 from optograph import cli
+from optograph.storage import schema
 
 FOLDER = Path(__file__).parents[2]
 LEAST_COMMANDS = {"README.md": 7, "docs/command-line.md": 4, "docs/runs.md": 5}
@@ -78,9 +79,31 @@ def test_the_commands_of_the_pages_parse(words: list[str]) -> None:
         command.make_context(name, [*rest, "--wrong"])
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
-def test_the_code_of_the_page_runs(block: str, tmp_path: Path) -> None:
+BLOCKS = [
+    pytest.param(block, id=f"{name}-{number}")
+    for name in ("command-line", "runs", "journal")
+    for number, block in enumerate(
+        re.findall(r"```python\n(.*?)```", (FOLDER / "docs" / f"{name}.md").read_text(encoding="utf-8"), re.DOTALL)
+    )
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_code_of_the_pages_runs_and_prints_what_they_say(block: str, tmp_path: Path) -> None:
+    script = tmp_path / "block.py"  # a file, so that functions have a source
+    script.write_text(block, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == re.findall(r"# ?> (.*)", block)
+
+
+def test_the_page_about_the_journal_knows_its_tables_and_version() -> None:
+    page = (FOLDER / "docs" / "journal.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == [*schema.TABLES, "payloads", "meta"]
+    assert f"The schema version stands in `meta`; it is {schema.SCHEMA_VERSION}." in page
+
+
+def test_there_is_code_to_run() -> None:
+    assert len(BLOCKS) >= 4
