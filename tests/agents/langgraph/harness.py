@@ -29,14 +29,32 @@ _RANDOM = re.compile(
 
 
 class App(NamedTuple):
-    """What a module of an app says of itself."""
+    """What a module of an app says of itself.
+
+    Attributes:
+        name: Its name.
+        module: The module.
+        edges: Its data flow: who wrote, who read, which channel.
+        prompts: Nodes and texts that must be found.
+        computed: Nodes and texts that must be reported as computed.
+        either: Nodes and texts that must be found, or else reported.
+        other: Further texts that may be found.
+        reworked: Nodes that work texts over before the model gets them, or ask it about data from outside the state:
+            what they send may be reported as computed too.
+        inputs: Inputs; the edges are of the first.
+        resume: What the app is called with after that, on the same thread.
+        sync: Whether blocking calls work.
+        parallel: Whether the order of events is open.
+    """
 
     name: str
     module: ModuleType
     edges: frozenset[tuple[str, str, str]]
     prompts: frozenset[tuple[str, str]]
     computed: frozenset[tuple[str, str]]
+    either: frozenset[tuple[str, str]]
     other: frozenset[str]
+    reworked: frozenset[str]
     inputs: tuple[Any, ...]
     resume: tuple[Any, ...]
     sync: bool
@@ -65,7 +83,9 @@ def _load(name: str) -> App | None:
         frozenset(module.EDGES),
         frozenset(module.PROMPTS),
         frozenset(getattr(module, "COMPUTED", ())),
+        frozenset(getattr(module, "EITHER", ())),
         frozenset(getattr(module, "OTHER", ())),
+        frozenset(getattr(module, "REWORKED", ())),
         (module.INPUT, *getattr(module, "MORE_INPUTS", ())),
         tuple(getattr(module, "RESUME", ())),
         getattr(module, "SYNC", True),

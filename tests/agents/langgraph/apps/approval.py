@@ -64,3 +64,4 @@ PROMPTS = {
     ("send", "Make the change that the reviewer wants."),
 }
 OTHER = {"Send it?"}
+REWORKED = {"approve"}

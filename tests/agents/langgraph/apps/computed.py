@@ -1,4 +1,4 @@
-"""Prompts from elsewhere: a module of prompts, helpers, a list, and one that is read from a file at call time."""
+"""Prompts from elsewhere: a module of prompts, helpers, lists, and one that is read from a file at call time."""
 
 from pathlib import Path
 from typing import Any, TypedDict
@@ -9,7 +9,9 @@ from tests.agents.langgraph.apps import house
 from tests.agents.langgraph.apps.house import ask
 from tests.agents.langgraph.apps.models import model
 
-STEPS = ["First, name the main problem.", "Then, name the best remedy."]
+STEP_PROMPTS = ["First, name the main problem.", "Then, name the best remedy."]
+
+HABITS = ["Use short and simple words.", "Leave a line between two thoughts."]
 
 
 class State(TypedDict, total=False):
@@ -25,7 +27,7 @@ def _greeting(text: str) -> list[tuple[str, str]]:
 
 
 def analyse(state: State) -> dict[str, Any]:
-    return {"steps": [model.invoke([("system", step), ("human", state["complaint"])]).content for step in STEPS]}
+    return {"steps": [model.invoke([("system", step), ("human", state["complaint"])]).content for step in STEP_PROMPTS]}
 
 
 def soften(state: State) -> dict[str, Any]:
@@ -39,7 +41,8 @@ def restyle(state: State) -> dict[str, Any]:
 
 def letter(state: State) -> dict[str, Any]:
     text = ask(state["styled"])
-    return {"letter": model.invoke(_greeting(text)).content}
+    habits = [("system", habit) for habit in HABITS]
+    return {"letter": model.invoke([*habits, *_greeting(text)]).content}
 
 
 def build() -> Any:
@@ -69,10 +72,11 @@ EDGES = {
     ("letter", "__end__", "letter"),
 }
 PROMPTS = {
-    ("analyse", STEPS[0]),
-    ("analyse", STEPS[1]),
+    ("analyse", STEP_PROMPTS[0]),
+    ("analyse", STEP_PROMPTS[1]),
     ("soften", house.TONE),
     ("letter", "Obey the rules of the house."),
     ("letter", "Greet the reader by name."),
 }
 COMPUTED = {("restyle", "Every sentence begins with a verb.")}
+EITHER = {("letter", habit) for habit in HABITS}

@@ -65,3 +65,4 @@ EDGES = {
 }
 PROMPTS = {("recall", RECALL), ("welcome", "Welcome the visitor warmly.")}
 OTHER = {"{state['visitor']} likes maps", "recalling", "no desk", "{name}: {item.value['note'] if item else ''}"}
+REWORKED = {"recall"}

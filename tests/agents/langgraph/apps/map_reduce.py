@@ -1,6 +1,6 @@
 """Map and reduce with Send: one run of a node for each subject; prompts in chat templates.
 
-The router hands each subject over: `jokes` reads it from the packet, which holds what `subjects` wrote.
+The router hands over what it read, so a run of `joke` comes from who wrote the channel that the router read.
 """
 
 import operator
@@ -69,7 +69,7 @@ PARALLEL = True
 INPUT = {"topic": "lazy"}
 EDGES = {
     ("__start__", "subjects", "topic"),
-    ("subjects", "joke", "subject"),
+    ("subjects", "joke", "subjects"),
     ("joke", "best", "jokes"),
     ("__start__", "best", "topic"),
     ("__start__", "__end__", "topic"),

@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import ToolCall, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
+from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 
@@ -41,7 +42,8 @@ def recording(*, quiet: bool = False) -> Iterator[list[Call]]:
 
 
 def _node(manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None) -> str:
-    namespace = "" if manager is None else manager.metadata.get("langgraph_checkpoint_ns", "")
+    metadata = {**ensure_config().get("metadata", {}), **({} if manager is None else manager.metadata)}
+    namespace = metadata.get("langgraph_checkpoint_ns", "")
     return "/".join(part.split(":")[0] for part in namespace.split("|"))
 
 

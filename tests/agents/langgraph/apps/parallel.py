@@ -98,7 +98,7 @@ EDGES = {
 PROMPTS = {
     ("pros", "List two reasons for the idea."),
     ("cons", "List two reasons against the idea."),
-    ("costs", "Estimate what the idea costs in a year."),
     ("verdict", "Decide, and give one reason."),
 }
+EITHER = {("costs", "Estimate what the idea costs in a year.")}
 OTHER = {"{node.__name__} is done", "against", "{label}: {value}"}

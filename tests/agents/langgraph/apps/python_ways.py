@@ -149,3 +149,4 @@ PROMPTS = {
     ("contrast", "Do it for a reader of age <age>."),
 }
 OTHER = {" Stay kind."}
+REWORKED = {"advice", "contrast", "grade", "hint"}

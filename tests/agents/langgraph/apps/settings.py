@@ -106,6 +106,8 @@ PROMPTS = {
     ("cook", "You name one dish that locals eat."),
     ("hotel", "You rank hotels by their quiet."),
     ("check", "You check the trip. Reply with a list of risks."),
+}
+EITHER = {
     ("farewell", "Sound warm, as on a postcard."),
     ("farewell", "Say goodbye to someone who leaves for $town today."),
 }

@@ -1,6 +1,7 @@
 """A subgraph with a state of its own, called inside a node.
 
-The calling node writes the inner graph's input and reads its output.
+The calling node is not done when the inner graph runs: the inner input comes from what the node had read by then. The
+node reads the inner graph's output.
 """
 
 from typing import Any, TypedDict
@@ -81,8 +82,8 @@ def build() -> Any:
 INPUT = {"question": "What moves the tides"}
 EDGES = {
     ("__start__", "research", "question"),
-    ("research", "research/search", "subject"),
-    ("research", "research/write_up", "subject"),
+    ("__start__", "research/search", "subject"),
+    ("__start__", "research/write_up", "subject"),
     ("research/search", "research/write_up", "notes"),
     ("research/write_up", "research", "report"),
     ("__start__", "answer", "question"),
