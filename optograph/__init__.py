@@ -6,14 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from optograph.agents import Module, Step, StepOptions
+    from optograph.agents import Agent, AgentOptions, ChatModel, Module, Step, StepOptions, Tool
     from optograph.evals import Example, SealedSplit, Task, choice, exact, from_callable, load_examples, numeric, regex
     from optograph.graphs import Candidate, Feedback, Parameter, Value, applying, op, propagate, render
     from optograph.jobs import RunOptions, RunResult, load_job, optimize, run_job
     from optograph.serving import LlamaCppLM, OpenAILM, ScriptedLM, load_lm
 
 _HOME = {
-    "agents": ("Module", "Step", "StepOptions"),
+    "agents": ("Agent", "AgentOptions", "ChatModel", "Module", "Step", "StepOptions", "Tool"),
     "evals": (
         *("Example", "SealedSplit", "Task", "load_examples"),
         *("choice", "exact", "from_callable", "numeric", "regex"),
@@ -26,7 +26,10 @@ _MODULE = {name: f"optograph.{folder}" for folder, names in _HOME.items() for na
 
 __version__ = "0.1.0"
 __all__ = [
+    "Agent",
+    "AgentOptions",
     "Candidate",
+    "ChatModel",
     "Example",
     "Feedback",
     "LlamaCppLM",
@@ -40,6 +43,7 @@ __all__ = [
     "Step",
     "StepOptions",
     "Task",
+    "Tool",
     "Value",
     "applying",
     "choice",

@@ -29,7 +29,7 @@ class Action:
     Attributes:
         name: Its name, unique in its menu.
         description: What it is for, in words that the model reads.
-        schema: JSON schema of its arguments, an object.
+        schema: JSON schema of its arguments: an object, or a string for plain text.
     """
 
     name: str
@@ -56,6 +56,20 @@ def menu_schema(actions: Sequence[Action], name: str = "action") -> JsonSchema:
     return JsonSchema({**schema, "$defs": definitions} if definitions else schema, name)
 
 
+def check_names(action: Action, arguments: Mapping[str, Any]) -> None:
+    """Check that all fields that an action needs are there, and no others; their types are not looked at.
+
+    Raises:
+        ModelError: They are not; the message is fit for a repair prompt.
+    """
+    schema = action.schema
+    lacking = [name for name in schema.get("required", ()) if name not in arguments]
+    known = schema.get("properties", {})
+    extra = [name for name in arguments if name not in known and not schema.get("additionalProperties")]
+    if lacking or (known and extra):
+        raise ModelError(f"the arguments of {action.name!r} lack {lacking!r} and have unknown {extra!r}")
+
+
 def arguments_schema(action: Action) -> JsonSchema:
     """Return the schema of an action's arguments alone."""
     return JsonSchema(_closed(dict(action.schema)), action.name)
@@ -72,8 +86,11 @@ def write_call(name: str, arguments: Any) -> str:
     return json.dumps({name: to_jsonable_python(arguments, fallback=str)}, ensure_ascii=False)
 
 
-def read_call(text: str, actions: Sequence[Action]) -> tuple[Action, dict[str, Any]]:
+def read_call(text: str, actions: Sequence[Action]) -> tuple[Action, Any]:
     """Read a call out of a model's answer; the usual forms with ``name`` and ``arguments`` are understood as well.
+
+    Returns:
+        The action, and its arguments: a dict, or a text where its schema is a string.
 
     Raises:
         ModelError: It is no call of one of the actions; the message is fit for a repair prompt.
@@ -85,6 +102,10 @@ def read_call(text: str, actions: Sequence[Action]) -> tuple[Action, dict[str, A
     name, arguments = _taken_apart(data, known)
     if name not in known:
         raise ModelError(f"there is no {name!r} here; use one of {', '.join(map(repr, known))}")
+    if known[name].schema.get("type") == "string":
+        if not isinstance(arguments, str):
+            raise ModelError(f"{name!r} must be given a text, not {json.dumps(arguments)[:80]}")
+        return known[name], arguments
     if isinstance(arguments, str):
         arguments = extract_json(arguments)
     if arguments is None:
