@@ -14,6 +14,7 @@ from optograph.errors import StorageError, UserError
 from optograph.evals import Example, ExampleResult, majority_baseline
 from optograph.graphs import Feedback
 from optograph.jobs import report_rows as rows_of
+from optograph.jobs.credit import credit_of
 from optograph.jobs.tracing import trace_view
 from optograph.report import (
     Baseline,
@@ -139,6 +140,7 @@ def _report(
             "steps": rows_of.step_rows(journal, search),
             "candidates": rows_of.candidate_rows(journal, final),
             "usage": usage,
+            "credit": credit_of(journal, search, final),
             "limits": rows_of.limit_rows(setup.get("limits", ()), usage, journal.active_s),
             "facts": rows_of.fact_row(journal),
             "settings": setup.get("settings") or settings_of(journal),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from optograph.report.compare import Comparison, compare_runs, compare_values
 from optograph.report.comparison import print_comparison
+from optograph.report.credit import Credit, NodeCredit
 from optograph.report.model import (
     Baseline,
     CandidateRow,
@@ -29,11 +30,13 @@ __all__ = [
     "Baseline",
     "CandidateRow",
     "Comparison",
+    "Credit",
     "ExampleRow",
     "FailureRow",
     "LimitRow",
     "LiveView",
     "ModelRow",
+    "NodeCredit",
     "ParameterRow",
     "RunFacts",
     "RunReport",

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from optograph.report.credit import Credit
 from optograph.report.record import Row
 
 NodeKind = Literal["input", "op", "parameter", "model-call", "output"]
@@ -318,6 +319,7 @@ class RunReport(Row):
         candidates: All candidates, parents first.
         parameters: Parameters of the workflow.
         trace: The traced graph of one example.
+        credit: What the evidence says about each node of the workflow.
         examples: Per-example results before and after.
         examples_split: The split that ``examples`` come from: ``"test"``, or ``"dev"`` while the test is sealed.
         test: Result on the sealed test.
@@ -347,6 +349,7 @@ class RunReport(Row):
     candidates: list[CandidateRow] = Field(default_factory=list)
     parameters: list[ParameterRow] = Field(default_factory=list)
     trace: TraceView | None = None
+    credit: Credit | None = None
     examples: list[ExampleRow] = Field(default_factory=list)
     examples_split: Literal["test", "dev"] = "test"
     test: TestResult | None = None

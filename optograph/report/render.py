@@ -131,7 +131,7 @@ def _environment() -> Environment:
 
 def _context(report: RunReport) -> dict[str, Any]:
     """Work out everything that the template names."""
-    from optograph.report import charts, diagrams, views
+    from optograph.report import charts, credit_chart, diagrams, views
 
     anchors, names = views.anchors(report), views.short_names(report)
     numbers = {node.id: index for index, node in enumerate(report.trace.nodes)} if report.trace else {}
@@ -154,6 +154,11 @@ def _context(report: RunReport) -> dict[str, Any]:
         "meters": {view.anchor: charts.meter(view.row.dev_score, low, high, view.state) for view in candidates},
         "trace_graph": diagrams.trace_graph(report.trace, numbers) if report.trace else None,
         "trace_drawn": len(diagrams.visible_nodes(report.trace)) if report.trace else 0,
+        "credit_chart": credit_chart.credit_chart(report.credit) if report.credit else None,
+        "credit_drawn": len(credit_chart.drawn(report.credit)) if report.credit else 0,
+        "pointing": views.pointing(report.credit) if report.credit and report.credit.nodes else "",
+        "gain_shared": views.owners_of_gain(report.credit) if report.credit else False,
+        "share_of": views.share_of,
         "kind_name": diagrams.kind_name,
         "examples": views.example_views(report),
         "statuses": views.STATUSES,

@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from optograph.report.charts import verdict
+from optograph.report.credit import Credit, NodeCredit
 from optograph.report.diff import Item, Line, Piece, diff_items, diff_lines, diff_text
 from optograph.report.model import CandidateRow, ExampleRow, ParameterRow, RunReport, TestResult
 from optograph.report.svg import money, score, signed
@@ -313,6 +314,35 @@ def claim(test: TestResult) -> str:
         "loss": f"{read}. The whole interval lies below zero: the result is worse than the start.",
         "unclear": f"{read}. The interval includes zero: no change is shown.",
     }[verdict(test)]
+
+
+def pointing(credit: Credit) -> str:
+    """Return in one sentence which nodes the proposals blamed most, or else changed most."""
+    if credit.proposals:
+        most = max(node.named for node in credit.nodes)
+        return f"Named at fault most often: {_those(credit, most, 'named')}, in {most} of {credit.proposals} proposals."
+    most = max((node.tried for node in credit.nodes), default=0)
+    if not most:
+        return "Nothing was proposed yet."
+    return f"No proposal said what is at fault. Most edits went to {_those(credit, most, 'tried')}: {most} tried."
+
+
+def _those(credit: Credit, most: int, what: str) -> str:
+    """Name the nodes that have the most of something, three at most."""
+    names = [node.node for node in credit.nodes if getattr(node, what) == most]
+    more = [f"{len(names) - 3} more"] if len(names) > 3 else []
+    return ", ".join(names[:3] + more)
+
+
+def owners_of_gain(credit: Credit) -> bool:
+    """Tell whether a gain counts for several nodes, since one change was made to all of them."""
+    return any(node.shared for node in credit.nodes)
+
+
+def share_of(node: NodeCredit, *, after: bool) -> str:
+    """Return how many of a node's traced runs failed, in words; empty where none led through it."""
+    failed, through = (node.failed_after, node.after) if after else (node.failed_before, node.before)
+    return f"{failed:,} of {through:,}" if through else ""
 
 
 def fact_sentences(report: RunReport) -> list[str]:

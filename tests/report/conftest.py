@@ -12,10 +12,12 @@ import pytest
 from optograph.report import (
     Baseline,
     CandidateRow,
+    Credit,
     ExampleRow,
     FailureRow,
     LimitRow,
     ModelRow,
+    NodeCredit,
     ParameterRow,
     RunFacts,
     RunReport,
@@ -194,6 +196,25 @@ def _trace() -> TraceView:
     )
 
 
+def _credit() -> Credit:
+    judged = {"failed_before": 31, "passed_before": 33, "failed_after": 5, "passed_after": 19}
+    step = ["sentiment.instruction", "sentiment.demos"]
+    return Credit(
+        nodes=[
+            NodeCredit(
+                node="clean", parameters=["clean"], **judged, named=2, tried=2, accepted=1, gain=0.067, shared=1
+            ),
+            NodeCredit(
+                node="sentiment", parameters=step, **judged, named=5, unusable=1, tried=16, accepted=4, gain=0.311
+            ),
+            NodeCredit(node="calibrated_label", parameters=["margin"], **judged, tried=1),
+        ],
+        runs_before=64,
+        runs_after=24,
+        proposals=6,
+    )
+
+
 def _examples() -> list[ExampleRow]:
     rng = random.Random(3)
     rows = []
@@ -298,6 +319,7 @@ def make_report() -> RunReport:
         candidates=candidates,
         parameters=_parameters(),
         trace=_trace(),
+        credit=_credit(),
         examples=examples,
         test=TestResult(
             before=before,

@@ -132,7 +132,7 @@ class Outline(HTMLParser):
 
 def test_screen_readers_find_their_way(report: RunReport) -> None:
     page = Outline(render_report(report))
-    assert page.tables == page.captions == 7
+    assert page.tables == page.captions == 8
     assert page.bare_headers == page.nameless_pictures == page.unlabelled == 0
     assert page.landmarks == ["nav", "main", "footer"]
     assert page.headings.count(1) == 1
