@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from optograph.cli import doctor, exporting, models, planning, reports, running, stopping, watching
+from optograph.cli import doctor, exporting, graphing, models, planning, reports, reviewing, running, stopping, watching
 from optograph.cli.output import EXIT_ERROR, EXIT_INTERRUPTED, complain, print_json
 from optograph.errors import OptographError
 
@@ -28,6 +28,7 @@ models_app = typer.Typer(help="List and fetch the models that run inside this pr
 for _panel, _name, _command in (
     ("Run", "run", running.run),
     ("Run", "resume", running.resume),
+    ("Run", "review", reviewing.review),
     ("Run", "stop", stopping.stop),
     ("Look", "status", watching.status),
     ("Look", "report", reports.report),
@@ -35,6 +36,7 @@ for _panel, _name, _command in (
     ("Look", "export", exporting.export),
     ("Prepare", "doctor", doctor.doctor),
     ("Prepare", "estimate", planning.estimate),
+    ("Prepare", "graph", graphing.graph),
 ):
     app.command(_name, rich_help_panel=_panel)(_command)
 app.add_typer(models_app, name="models", rich_help_panel="Prepare")

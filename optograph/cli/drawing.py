@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from optograph.cli.rundirs import resume_command
-from optograph.cli.runstate import WORDS, RunLine, RunState
+from optograph.cli.rundirs import resume_command, review_command
+from optograph.cli.runstate import RunLine, RunState
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _STYLES = {
     "running": "cyan",
+    "waiting": "magenta",
     "finished": "green",
     "budget": "green",
     "stopped": "yellow",
@@ -45,6 +46,8 @@ def draw_state(state: RunState) -> RenderableType:
     parts += _troubles(state)
     if state.report:
         parts += [Text(), Text(f"Report: {state.report}", overflow="fold")]
+    if state.state == "waiting" and not state.answered:
+        parts += [Text(), Text(f"To review: {review_command(Path(state.directory))}", overflow="fold")]
     if state.can_resume:
         parts += [Text(), Text(f"To continue: {resume_command(Path(state.directory))}", overflow="fold")]
     return Group(*parts)
@@ -60,7 +63,7 @@ def draw_list(lines: Sequence[RunLine]) -> RenderableType:
         ("run", False), ("state", False), ("decisions", True), ("start", True), ("best", True), ("time", True)
     )
     for line in lines:
-        words = Text(WORDS[line.state], style=_STYLES[line.state])
+        words = Text(line.words, style=_STYLES[line.state])
         if line.state == "running" and line.phase:
             words.append(f": {line.phase}", style="dim")
         table.add_row(
@@ -87,10 +90,10 @@ def _header(state: RunState) -> Text:
 
     head = Text(state.title or state.run, style="bold", overflow="fold")
     head.append(f"  {state.directory}", style="not bold dim")
-    head.append(f"  {WORDS[state.state]}", style=f"not bold {_STYLES[state.state]}")
+    head.append(f"  {state.words}", style=f"not bold {_STYLES[state.state]}")
     if state.pid is not None:
         head.append(f" (process {state.pid})", style="not bold dim")
-    if state.phase and state.state not in ("finished", "budget"):
+    if state.phase and state.state not in ("finished", "budget", "waiting"):
         head.append(f"  {state.phase}", style="not bold")
     return head
 
@@ -128,8 +131,15 @@ def _facts(state: RunState) -> Table:
     money = f", {svg.money(state.usd)}" if state.usd is not None else ""
     grid.add_row("used", Text(f"{svg.count(state.calls)} calls, {tokens}{money}"))
     starts = f", started {state.lives} times" if state.lives > 1 else ""
+    if state.review is not None:
+        grid.add_row("review", Text(_review(state.review), style="magenta"))
     grid.add_row("time", Text(f"{svg.duration(state.active_s)} at work{starts}"))
     return grid
+
+
+def _review(review: Mapping[str, Any]) -> str:
+    waits = f"candidate {review['candidate']} of step {review['step']}, by {review['optimizer']}"
+    return f"{waits}: {review['verdict']}, by {review['by']} at {review['at']}" if review.get("by") else waits
 
 
 def _budget(limits: Sequence[LimitRow]) -> Table:

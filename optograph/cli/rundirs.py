@@ -66,6 +66,11 @@ def resume_command(directory: Path) -> str:
     return f"optograph resume {shlex.quote(str(directory))}"
 
 
+def review_command(directory: Path) -> str:
+    """Return the command that reviews what a run waits for."""
+    return f"optograph review {shlex.quote(str(directory))}"
+
+
 def writer_of(directory: Path) -> int | None:
     """Return the id of the process that writes in a run directory now, or None.
 
@@ -138,4 +143,12 @@ ForkOption = Annotated[
 ReplayOption = Annotated[
     Path | None,
     run_option("Take all answers from another run; a call that it does not hold is an error, and none is paid."),
+]
+ReviewOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--review/--no-review",
+        help="Have a person judge each candidate that passed the acceptance test (`optograph review`).",
+        show_default=False,
+    ),
 ]

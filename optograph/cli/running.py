@@ -12,12 +12,14 @@ from optograph.cli.output import EXIT_INTERRUPTED, AsJson, JobArgument, Override
 from optograph.cli.rundirs import (
     ForkOption,
     ReplayOption,
+    ReviewOption,
     RunArgument,
     RunDirOption,
     find_run,
     is_run,
     new_directory,
     resume_command,
+    review_command,
 )
 from optograph.errors import OptographError, RunStopped, StorageError, UserError
 
@@ -25,6 +27,15 @@ if TYPE_CHECKING:
     from optograph.jobs import RunResult
     from optograph.optimizers import LoopEvent
     from optograph.report import LiveView
+
+
+_DOING = {
+    "ask": "proposing",
+    "evaluate": "trying",
+    "accept": "testing on dev",
+    "review": "to be reviewed by a person",
+    "verdict": "decided",
+}
 
 
 class JobView:
@@ -38,8 +49,7 @@ class JobView:
 
     def loop(self, event: LoopEvent) -> None:
         """Show what the loop does."""
-        words = {"ask": "proposing", "evaluate": "trying", "accept": "testing on dev", "verdict": "decided"}
-        stage = f"{event.optimizer}: {words.get(event.kind, event.kind)}"
+        stage = f"{event.optimizer}: {_DOING.get(event.kind, event.kind)}"
         note = score = incumbent = None
         if event.verdict is not None:
             note = f"{event.verdict.kind}: {event.verdict.reason}"
@@ -69,6 +79,7 @@ def run(
     override: Overrides = None,
     fork: ForkOption = None,
     replay: ReplayOption = None,
+    review: ReviewOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Run an optimization job, then print its result and where the report is.
@@ -82,6 +93,7 @@ def run(
         raise UserError("--fork and --replay exclude each other: a run takes its answers from another one in one way")
     other = {"fork": fork, "replay": replay}
     sources = {name: None if given is None else find_run(given) for name, given in other.items()}
+    override = _with_review(override, review)
     loaded = load_job(job, override)
     directory = run_dir or new_directory(loaded.name or job.stem)
     names = {one.partition("=")[0].strip() for one in override or ()}
@@ -94,8 +106,10 @@ def run(
     _show(directory, loaded.name or job.stem, loaded.budget.calls, start, as_json=as_json)
 
 
-def resume(directory: RunArgument, override: Overrides = None, as_json: AsJson = False) -> None:
-    """Continue a run that was stopped, interrupted or killed, or give it a larger budget.
+def resume(
+    directory: RunArgument, override: Overrides = None, review: ReviewOption = None, as_json: AsJson = False
+) -> None:
+    """Continue a run that was stopped, interrupted or killed, that waited for a review, or that gets a larger budget.
 
     Example: [bold]optograph resume runs/reviews-001 --set budget.calls=4000[/bold]
     """
@@ -104,9 +118,14 @@ def resume(directory: RunArgument, override: Overrides = None, as_json: AsJson =
     found = find_run(directory)
 
     def start(view: JobView) -> RunResult:
-        return resume_job(found, view, overrides=override or ())
+        return resume_job(found, view, overrides=_with_review(override, review))
 
     _show(found, found.resolve().name, None, start, as_json=as_json)
+
+
+def _with_review(overrides: list[str] | None, review: bool | None) -> list[str]:
+    given = list(overrides or ())
+    return given if review is None else [*given, f"review.when={'accepted' if review else 'never'}"]
 
 
 def _show(
@@ -115,7 +134,7 @@ def _show(
     """Run with the live view, then print what came out of it.
 
     Raises:
-        typer.Exit: The run was stopped: 0 after a stop file, 130 after a signal.
+        typer.Exit: The run was stopped: 0 after a stop file or where it waits for a review, 130 after a signal.
     """
     from optograph.jobs.reporting import result_data
     from optograph.report import LiveView
@@ -158,6 +177,8 @@ def _say_where_it_stands(directory: Path, stopped: RunStopped, *, as_json: bool)
     say(str(stopped))
     state = read_state(directory)
     say(f"So far: {state.headline}")
-    say(f"To continue: {resume_command(directory)}")
+    waits = state.state == "waiting"
+    say(f"To review: {review_command(directory)}" if waits else f"To continue: {resume_command(directory)}")
     if as_json:
-        print_json({"status": state.state, "run_dir": str(directory), "best": state.best, "score": state.best_score})
+        told = {"status": state.state, "run_dir": str(directory), "best": state.best, "score": state.best_score}
+        print_json(told | ({"review": state.review} if waits else {}))

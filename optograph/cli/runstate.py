@@ -17,10 +17,11 @@ from optograph.report.sums import known_sum
 if TYPE_CHECKING:
     from optograph.storage import DecisionRow, EvaluationRow, Journal
 
-State = Literal["running", "stopped", "interrupted", "failed", "budget", "finished", "unreadable"]
+State = Literal["running", "waiting", "stopped", "interrupted", "failed", "budget", "finished", "unreadable"]
 
 WORDS = {
     "running": "running",
+    "waiting": "waiting for review",
     "stopped": "stopped",
     "interrupted": "interrupted",
     "failed": "failed",
@@ -50,8 +51,9 @@ class RunLine(Row):
     Attributes:
         run: Name of the run.
         directory: Its directory.
-        state: ``"running"``, ``"stopped"`` (by a stop file), ``"interrupted"`` (by a signal, or killed), ``"failed"``,
-            ``"budget"`` (at its end, the budget spent), ``"finished"`` or ``"unreadable"``.
+        state: ``"running"``, ``"waiting"`` (for a review), ``"stopped"`` (by a stop file), ``"interrupted"`` (by a
+            signal, or killed), ``"failed"``, ``"budget"`` (at its end, the budget spent), ``"finished"`` or
+            ``"unreadable"``.
         pid: Process that writes in it, or None.
         phase: What it does, or did when it ended.
         error: Why it failed or cannot be read; empty otherwise.
@@ -61,6 +63,8 @@ class RunLine(Row):
         decisions_made: Number of decisions.
         active_s: Seconds at work, summed over restarts.
         lives: How often it was started.
+        review: What waits for a person: ``candidate``, ``step``, ``optimizer``, and of an answer that is not used yet
+            ``verdict``, ``by`` and ``at``; None where nothing does.
     """
 
     run: str
@@ -75,6 +79,7 @@ class RunLine(Row):
     decisions_made: int = 0
     active_s: float = 0.0
     lives: int = 0
+    review: dict[str, Any] | None = None
 
     @property
     def over(self) -> bool:
@@ -84,17 +89,27 @@ class RunLine(Row):
     @property
     def can_resume(self) -> bool:
         """Whether there is something to continue."""
-        return self.state in ("stopped", "interrupted", "failed")
+        return self.state in ("stopped", "interrupted", "failed") or (self.state == "waiting" and self.answered)
+
+    @property
+    def answered(self) -> bool:
+        """Whether a review was written that the run has not used yet."""
+        return bool((self.review or {}).get("by"))
+
+    @property
+    def words(self) -> str:
+        """The state in a few words."""
+        return "reviewed, to be resumed" if self.state == "waiting" and self.answered else WORDS[self.state]
 
     @property
     def headline(self) -> str:
         """The state in one line."""
         from optograph.report import svg
 
-        words = WORDS[self.state]
+        words = self.words
         if self.state == "running" and self.pid is not None:
             words += f" (process {self.pid})"
-        if self.phase and self.state not in _ENDED:
+        if self.phase and self.state not in (*_ENDED, "waiting"):
             words += f", {self.phase}"
         if self.best_score is not None and self.start_score is not None:
             words += f"; dev {svg.score(self.start_score)} → {svg.score(self.best_score)}"
@@ -200,10 +215,14 @@ def _short(directory: Path, journal: Journal, decisions: list[DecisionRow]) -> d
 
     status, pid = meta(journal, "status"), writer_of(directory)
     accepted = [row for row in decisions if row.accepted]
+    state = _state(status.get("state"), alive=pid is not None, ended=(directory / "result.json").is_file())
+    review = None if state in _ENDED else _review(journal)
+    if review is not None and state == "interrupted":
+        state = "waiting"  # killed while it began to wait
     return {
         "run": directory.resolve().name,
         "directory": str(directory),
-        "state": _state(status.get("state"), alive=pid is not None, ended=(directory / "result.json").is_file()),
+        "state": state,
         "pid": pid,
         "phase": str(status.get("phase") or ""),
         "error": str(status.get("error") or ""),
@@ -213,7 +232,20 @@ def _short(directory: Path, journal: Journal, decisions: list[DecisionRow]) -> d
         "decisions_made": len(decisions),
         "active_s": journal.active_s,
         "lives": journal.lives,
+        "review": review,
     }
+
+
+def _review(journal: Journal) -> dict[str, Any] | None:
+    """Return what a run wants a person to judge, and the answer where there is one."""
+    from optograph.optimizers import pending_review
+
+    pending = pending_review(journal)
+    if pending is None:
+        return None
+    request, answer = pending
+    said = {} if answer is None else {"verdict": answer.verdict, "by": answer.by, "at": answer.at}
+    return {"candidate": request.candidate.id, "step": request.step, "optimizer": request.optimizer} | said
 
 
 def _state(recorded: Any, *, alive: bool, ended: bool) -> str:

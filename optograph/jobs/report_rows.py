@@ -10,7 +10,7 @@ from typing import Any
 from optograph.errors import StorageError
 from optograph.evals import ExampleResult, bootstrap_mean
 from optograph.graphs import Feedback, to_plain
-from optograph.report import CandidateRow, ExampleRow, FailureRow, LimitRow, RunFacts, StepRow, UsageRow
+from optograph.report import CandidateRow, ExampleRow, FailureRow, LimitRow, ReviewRow, RunFacts, StepRow, UsageRow
 from optograph.report.sums import known_sum
 from optograph.storage import CallRow, DecisionRow, EvaluationRow, Journal
 
@@ -113,9 +113,11 @@ def step_rows(journal: Journal, evaluations: Sequence[EvaluationRow]) -> list[St
     """Return the decisions in order, with the proposals in between that never came to a test on dev."""
     dropped = [one for one in journal.events("optoprime.step") if one.get("result") != "nominated"]
     scores = _dev_scores(evaluations)
+    reviews = {(one.get("step"), one.get("decides")): one for one in journal.events("review")}
     rows: list[StepRow] = []
     for number, decision in enumerate(journal.decisions(), 1):
-        rows.append(_step(decision, scores.get(decision.candidate, [])))
+        review = reviews.get((decision.step, decision.candidate))
+        rows.append(_step(decision, scores.get(decision.candidate, []), review))
         rows.extend(_dropped(one, decision) for one in dropped if one.get("after") == number)
     return rows
 
@@ -129,7 +131,7 @@ def _dev_scores(evaluations: Sequence[EvaluationRow]) -> dict[str, list[float]]:
     return {candidate: list(found.values()) for candidate, found in scores.items()}
 
 
-def _step(row: DecisionRow, scores: Sequence[float]) -> StepRow:
+def _step(row: DecisionRow, scores: Sequence[float], review: Mapping[str, Any] | None) -> StepRow:
     interval = bootstrap_mean(scores) if scores else None
     tested = row.verdict != "seed" and row.score is not None and row.incumbent_score is not None
     return StepRow(
@@ -149,7 +151,12 @@ def _step(row: DecisionRow, scores: Sequence[float]) -> StepRow:
         gain=(row.score or 0.0) - (row.incumbent_score or 0.0) if tested else None,
         gain_low=row.low if tested else None,
         gain_high=row.high if tested else None,
+        review=None if review is None else _review(review),
     )
+
+
+def _review(event: Mapping[str, Any]) -> ReviewRow:
+    return ReviewRow.model_validate({name: str(event.get(name) or "") for name in ReviewRow.model_fields})
 
 
 def _incumbent(row: DecisionRow) -> float | None:

@@ -16,6 +16,7 @@ from optograph.graphs import Feedback
 from optograph.jobs import report_rows as rows_of
 from optograph.jobs.credit import credit_of
 from optograph.jobs.tracing import trace_view
+from optograph.optimizers import pending_review
 from optograph.report import (
     Baseline,
     ModelRow,
@@ -43,6 +44,7 @@ _STATES = {
     "finished": "finished",
     "budget": "stopped: the budget was spent",
     "running": "still running",
+    "waiting": "waiting for a person's review",
     "stopped": "stopped before its end",
     "interrupted": "interrupted",
     "failed": "failed",
@@ -318,6 +320,8 @@ def run_state(journal: Journal) -> tuple[str, str]:
     found = rows_of.meta(journal, "status")
     state = found.get("state")
     if state == "running" and not _is_alive(found.get("pid")):
+        if pending_review(journal) is not None:
+            return "waiting", _STATES["waiting"]
         return "interrupted", "cut off; it can be resumed"
     if state not in _STATES:
         return "stopped", _STATES["stopped"]
@@ -325,7 +329,7 @@ def run_state(journal: Journal) -> tuple[str, str]:
         return state, _STATES[state] + (f": {found['phase']}" if found.get("phase") else "")
     if state == "failed":
         return state, _STATES[state] + (f": {found['error']}" if found.get("error") else "")
-    return state, _STATES[state] + ("" if state in ("finished", "budget") else "; it can be resumed")
+    return state, _STATES[state] + ("" if state in ("finished", "budget", "waiting") else "; it can be resumed")
 
 
 def _is_alive(pid: Any) -> bool:

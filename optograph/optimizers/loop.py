@@ -211,7 +211,7 @@ class Loop:
         if verdict.kind == "accepted" and self.desk is not None:
             self._request = self._request_for(verdict)
             self._save()
-            self._tell("review", verdict)
+            self._tell("review")
             return {"review": self._request.key}
         self._settle(Decision(verdict, self.optimizer.incumbent.id))
         return {"nominated": None, "review": None}

@@ -24,6 +24,7 @@ from optograph.report.model import (
     UsageRow,
 )
 from optograph.report.render import render_report, write_report
+from optograph.report.reviewed import ReviewRow
 from optograph.report.terminal import LiveView, print_summary
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "ModelRow",
     "NodeCredit",
     "ParameterRow",
+    "ReviewRow",
     "RunFacts",
     "RunReport",
     "Splits",

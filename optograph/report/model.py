@@ -9,9 +9,10 @@ from pydantic import Field, model_validator
 
 from optograph.report.credit import Credit
 from optograph.report.record import Row
+from optograph.report.reviewed import ReviewRow
 
 NodeKind = Literal["input", "op", "parameter", "model-call", "output"]
-RunState = Literal["running", "stopped", "interrupted", "failed", "budget", "finished"]
+RunState = Literal["running", "waiting", "stopped", "interrupted", "failed", "budget", "finished"]
 
 
 class ModelRow(Row):
@@ -62,6 +63,7 @@ class StepRow(Row):
         gain: Dev score minus that of the incumbent it was tested against, paired by example.
         gain_low: Lower end of the 95 % interval of ``gain``.
         gain_high: Upper end of the 95 % interval of ``gain``.
+        review: What a person said, where one was asked.
     """
 
     step: int
@@ -80,6 +82,7 @@ class StepRow(Row):
     gain: float | None = None
     gain_low: float | None = None
     gain_high: float | None = None
+    review: ReviewRow | None = None
 
 
 class CandidateRow(Row):
@@ -307,8 +310,8 @@ class RunReport(Row):
         seed: Random seed.
         created: When, as an ISO 8601 text.
         workflow: Where the workflow comes from, such as ``"examples/reviews/app.py:build"``.
-        state: Whether the run goes on, was stopped, interrupted or failed, or came to its end (having spent its budget,
-            or not).
+        state: Whether the run goes on, waits for a review, was stopped, interrupted or failed, or came to its end
+            (having spent its budget, or not).
         status: The same in a few words.
         models: Models by role.
         splits: Sizes of the splits.

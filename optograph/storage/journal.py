@@ -61,11 +61,15 @@ class Journal:
         self._close = weakref.finalize(self, _shut, os.getpid(), reader, writer, lock)
 
     @classmethod
-    def open(cls, directory: str | Path) -> Journal:
+    def open(cls, directory: str | Path, *, counted: bool = True) -> Journal:
         """Open or create the journal of a run directory, as its only writer.
 
         The file is checked; what is damaged is taken out, and reported in ``damage``. A file of an older version is
         brought up to date.
+
+        Args:
+            directory: The run directory.
+            counted: Whether this is a life of the run, and not only somebody who adds a note to it.
 
         Raises:
             StorageError: Another process holds the directory, the disk refuses, or a newer program wrote the file.
@@ -79,7 +83,7 @@ class Journal:
         db: sqlite3.Connection | None = None
         try:
             db, damage = open_for_writing(root)
-            life = Life(**(schema.get_meta(db, schema.LIFE) or {}))
+            life = Life(**(schema.get_meta(db, schema.LIFE) or {}), counted=counted)
             store = Store(db, life)
             store.write_life()
         except BaseException as error:

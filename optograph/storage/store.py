@@ -23,13 +23,14 @@ class Life:
     Args:
         lives: Openings before this one.
         active_s: Seconds of those.
+        counted: Whether this one is counted with its time.
     """
 
-    def __init__(self, lives: int = 0, active_s: float = 0.0) -> None:
-        self.lives = lives + 1
+    def __init__(self, lives: int = 0, active_s: float = 0.0, *, counted: bool = True) -> None:
+        self.lives = lives + counted
         self._before = active_s
         self._started = time.monotonic()
-        self._ended: float | None = None
+        self._ended: float | None = None if counted else self._started
 
     @property
     def active_s(self) -> float:

@@ -27,6 +27,8 @@ NAMES = {
     "status",
     "stop",
     "report",
+    "review",
+    "graph",
     "diff",
     "export",
     "estimate",

@@ -119,7 +119,7 @@ def test_a_rejection_reaches_the_optimizer_as_feedback(start: Any, model: Model,
         start(tmp_path / "run")
     assert caught.value.request["candidate"]["values"]["judge.instruction"] == PROPOSED[1]
     assert caught.value.request["incumbent"]["values"]["judge.instruction"] == "Judge."
-    said = "Say what a mood is. ## Feedback forged (judge.instruction turned down: Judge carefully.)"
+    said = "Say what a mood is. ## Feedback forged (judge.instruction rejected: Judge carefully.)"
     assert f"\n- {said}\n" in model.prompts[-1]
     answer(tmp_path / "run", verdict="approve", by="ana")
     result = start(tmp_path / "run")

@@ -83,9 +83,9 @@ class Proposing:
         graph.add_node("validate", self._validate)
         graph.add_node("repair", self._repair)
         graph.add_edge(START, "render")
-        graph.add_conditional_edges("render", self._asked, {True: "propose", False: END})
+        graph.add_conditional_edges("render", lambda state: "propose" if self._made.shown else END, ["propose", END])
         graph.add_edge("propose", "validate")
-        graph.add_conditional_edges("validate", self._usable, {True: END, False: "repair"})
+        graph.add_conditional_edges("validate", lambda state: END if self._done(state) else "repair", ["repair", END])
         graph.add_edge("repair", "propose")
         return graph.compile()
 
@@ -106,10 +106,7 @@ class Proposing:
         answer = state["answer"] or self._made.read(state["text"])
         return {"messages": self._made.again(state["attempts"], state["messages"], state["text"], answer)}
 
-    def _asked(self, state: _State) -> bool:
-        return bool(self._made.shown)
-
-    def _usable(self, state: _State) -> bool:
+    def _done(self, state: _State) -> bool:
         usable = state["answer"] is not None and not state["answer"].problems
         return usable or state["attempts"] > self.options.repairs
 

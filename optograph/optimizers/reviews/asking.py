@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from optograph.evals import Evaluation, ExampleResult, Task
@@ -34,7 +33,8 @@ def make_request(
         parameters: The workflow's parameters, by name.
         asked: ``step``, ``optimizer`` and ``edits`` of the request.
     """
-    request = ReviewRequest(
+    described = {name: _described(parameters[name]) for name in verdict.candidate.values if name in parameters}
+    return ReviewRequest(
         candidate=verdict.candidate,
         incumbent=incumbent,
         reason=verdict.reason,
@@ -44,10 +44,9 @@ def make_request(
         high=verdict.high,
         n=verdict.n,
         examples=tuple(_changed_examples(evaluations, task)),
+        parameters=described,
         **asked,
     )
-    described = {name: _described(parameters[name]) for name in request.changed if name in parameters}
-    return replace(request, parameters=described)
 
 
 def _described(parameter: Parameter) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from optograph.optimizers.reviews.records import Review, ReviewRequest
 EVENT = "review"
 """Kind of the journal's event of a review that was used."""
 
-_SAID = {"approve": "approved", "reject": "turned down", "edit": "edited"}
+_SAID = {"approve": "approved", "reject": "rejected", "edit": "edited"}
 
 
 def feedback_of(request: ReviewRequest, review: Review) -> Feedback | None:
@@ -30,9 +30,8 @@ def feedback_of(request: ReviewRequest, review: Review) -> Feedback | None:
 
 
 def with_review(verdict: Verdict, review: Review) -> Verdict:
-    """Return the verdict that a review leaves of the acceptance test's, its words in the reason."""
-    words = f": {review.comment.strip()}" if review.comment.strip() else "."
-    said = f"{_SAID[review.verdict].capitalize()} by {review.by}{words}"
+    """Return the verdict that a review leaves of the acceptance test's."""
+    said = f"{_SAID[review.verdict].capitalize()} by {review.by}."
     kind = verdict.kind if review.verdict != "reject" else "rejected"
     return replace(verdict, kind=kind, reason=f"{verdict.reason} {said}")
 

@@ -87,7 +87,7 @@ class ReviewRequest:
         high: Upper end.
         n: Examples compared.
         examples: Some examples whose score or answer changed, with both answers, as JSON data.
-        parameters: Kind, description, constraint and JSON schema of each changed parameter, by name.
+        parameters: Kind, description, constraint and JSON schema of each parameter, by name.
         edits: Edits of this candidate that did not pass: ``candidate`` (its id), ``outcome`` and ``reason`` of each.
     """
 
