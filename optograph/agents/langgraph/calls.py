@@ -15,6 +15,7 @@ from langchain_core.outputs import LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
 from optograph.graphs import annotate
+from optograph.telemetry import called
 
 
 class _CallRecorder(BaseCallbackHandler):
@@ -53,12 +54,15 @@ class _CallRecorder(BaseCallbackHandler):
         note["latency_s"] = time.monotonic() - started
         note |= _facts(answers)
         annotate(calls=[note])
+        called("langchain", note)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Note the call with its error."""
         known = self._open.pop(run_id, None)
         if known is not None:
-            annotate(calls=[known[0] | {"error": f"{type(error).__name__}: {error}"}])
+            note = known[0] | {"error": f"{type(error).__name__}: {error}", "latency_s": time.monotonic() - known[1]}
+            annotate(calls=[note])
+            called("langchain", note)
 
 
 _ROLES = {"human": "user", "ai": "assistant"}

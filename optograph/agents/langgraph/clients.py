@@ -9,6 +9,7 @@ from typing import Any
 from optograph.agents.langgraph.sites import Site
 from optograph.graphs import annotate
 from optograph.serving import Usage
+from optograph.telemetry import called
 
 _CALLS = {
     ("chat", "completions", "create"),
@@ -86,6 +87,7 @@ def _note(asked: dict[str, Any], answer: Any, latency_s: float) -> None:
         if any(one is not None for one in ids):
             note["token_ids"] = ids
     annotate(calls=[note])
+    called("openai", note)
 
 
 def _message(one: Any) -> dict[str, str]:

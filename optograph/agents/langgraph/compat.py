@@ -151,6 +151,16 @@ def writes_of(output: Any) -> tuple[list[str], list[Any]]:
     return (list(fields), []) if fields else (["__root__"], [])
 
 
+def parent_writes_of(output: Any) -> tuple[list[str], list[Any]]:
+    """Return what a node in a subgraph writes to the graph around it, and where it sends that one."""
+    from langgraph.types import Command
+
+    if not isinstance(output, Command) or output.graph != Command.PARENT:
+        return [], []
+    goto = output.goto if isinstance(output.goto, list | tuple) else (output.goto,) if output.goto else ()
+    return [name for name, _ in output._update_as_tuples()], list(goto)
+
+
 def is_pause(error: BaseException) -> bool:
     """Whether an exception only carries the run elsewhere: an interrupt, or a command for the graph around."""
     from langgraph.errors import GraphBubbleUp

@@ -11,7 +11,6 @@ from optograph.graphs import OpInfo, Tape, Value
 from optograph.graphs.packing import Packed, inside
 
 START, END = "__start__", "__end__"
-PACKET = "packet"
 _INPUT = OpInfo("input", "The input of the graph.")
 
 Writers = tuple[Value, ...]
@@ -202,8 +201,8 @@ def _sources(value: Value) -> Iterator[tuple[str, str]]:
     for key, arg in zip(extra.keys, value._args, strict=True):
         writers = list(inside(arg)) if isinstance(arg, Value | Packed) else []
         for writer in writers:
-            if key == PACKET:
-                yield from _packet_sources(writer)
+            if (node_of(writer) or "").endswith("?"):  # a packet: a router only passes on what it read
+                yield from _sources(writer)
             else:
                 yield from ((name, key) for name in _origins(writer))
     for read in extra.reads:
@@ -212,22 +211,11 @@ def _sources(value: Value) -> Iterator[tuple[str, str]]:
             yield from _sources(read)
 
 
-def _packet_sources(writer: Value) -> Iterator[tuple[str, str]]:
-    if (node_of(writer) or "").endswith("?"):  # a router only passes on what it read
-        yield from _sources(writer)
-    else:
-        yield from ((name, PACKET) for name in _origins(writer))
-
-
 def _origins(writer: Value) -> Iterator[str]:
     name = node_of(writer)
     if name is None:
         return
-    if name.endswith(START):
-        before = [one for one in writer.parents if node_of(one) is not None]
-        if not before:
-            yield START
-        for one in before:
-            yield from _origins(one)
+    if name.endswith(START):  # a graph that a node calls gets its input from that node
+        yield name.removesuffix(START).removesuffix("/") or START
     else:
         yield name

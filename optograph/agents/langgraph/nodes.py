@@ -11,7 +11,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.types import Command, Send
 
 from optograph.agents.langgraph import compat
-from optograph.agents.langgraph.flow import PACKET, GraphRun, Outer, running
+from optograph.agents.langgraph.flow import GraphRun, Outer, running
 from optograph.agents.langgraph.sites import Site
 from optograph.agents.langgraph.unexplained import Unexplained
 from optograph.agents.langgraph.views import Reads, plain, view_of
@@ -208,6 +208,12 @@ class _Call:
         self.run.wrote(value, channels, self.step, self.task)
         if targets:
             self.run.decided(value, targets, self.step)
+        outer = self.run.outer
+        if outer is not None:
+            channels, targets = compat.parent_writes_of(output)
+            for channel in channels:
+                outer.run.passed(channel, (value,), outer.step)
+            outer.run.decided(value, targets, outer.step)
         return output
 
     def failed(self, error: BaseException) -> None:
@@ -237,8 +243,7 @@ class _Call:
         found: dict[str, tuple[Value, ...]] = {}
         sender = self.run.packet(self._given) if self._packet else None
         if sender is not None:
-            if self._reads:
-                found[PACKET] = (sender,)
+            found.update(dict.fromkeys(self._reads, (sender,)))
         else:
             for channel in self._reads:
                 writers = self.run.writers(channel, self.step, own)
@@ -279,7 +284,7 @@ def shown(data: Any, depth: int = 0) -> Any:
     if isinstance(data, BaseMessage):
         return _message(data)
     if isinstance(data, Send):
-        return {"send": data.node, PACKET: shown(data.arg, depth + 1)}
+        return {"send": data.node, "packet": shown(data.arg, depth + 1)}
     if isinstance(data, Command):
         goto = data.goto if isinstance(data.goto, str) else shown(data.goto, depth + 1)
         return {"goto": goto, "update": shown(data.update, depth + 1)}

@@ -137,6 +137,7 @@ class _Rewriter(ast.NodeTransformer):
         if name in _IGNORED_CALLS:
             return node
         if name in _IGNORED_METHODS:
+            node.func = self.visit(node.func)
             node.args = [one if isinstance(one, ast.Constant) else self.visit(one) for one in node.args]
             return node
         return self.generic_visit(node)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import BaseMessage
 from langchain_core.prompts import BasePromptTemplate
-from langchain_core.prompts.chat import BaseChatPromptTemplate, BaseStringMessagePromptTemplate, ChatPromptTemplate
+from langchain_core.prompts.chat import BaseChatPromptTemplate, ChatPromptTemplate
+from langchain_core.prompts.message import BaseMessagePromptTemplate
 from langchain_core.prompts.string import StringPromptTemplate
 from langchain_core.runnables import (
     RunnableBinding,
@@ -37,7 +38,7 @@ def look_langchain(search: Search, thing: Any, place: Place) -> Site | None:
         return search.graph(thing, place)
     if isinstance(thing, BaseMessage):
         return _copy(search, thing, place.below(_role(thing), "content", "message"), "content")
-    if isinstance(thing, BasePromptTemplate | BaseStringMessagePromptTemplate):
+    if isinstance(thing, BasePromptTemplate | BaseMessagePromptTemplate):
         return _template(search, thing, place)
     if isinstance(thing, RunnableSequence):
         return _sequence(search, thing, place)
@@ -74,12 +75,13 @@ def _template(search: Search, thing: Any, place: Place) -> Site | None:
             if hasattr(thing, "template")
             else None
         )
-    if isinstance(thing, BaseStringMessagePromptTemplate):
-        if not hasattr(thing.prompt, "template"):
+    if isinstance(thing, BaseMessagePromptTemplate):
+        prompt = getattr(thing, "prompt", None)  # a placeholder for messages has none
+        if not hasattr(prompt, "template"):
             return None
         role = type(thing).__name__.removesuffix("MessagePromptTemplate").lower() or "message"
         at = place.below(_ROLES.get(role, role), role, "template")
-        inner = _copy(search, thing.prompt, at, "template")
+        inner = _copy(search, prompt, at, "template")
         return None if inner is None else CopySite(thing, {"prompt": inner})
     if isinstance(thing, ChatPromptTemplate) or (
         isinstance(thing, BaseChatPromptTemplate) and hasattr(thing, "messages")

@@ -104,7 +104,7 @@ class Search:
         new = code
         if not writes_globals(code):
             names = self._globals(function, here)
-            rewritten = rewrite(function, looks_like_prompt) if self._in_code else None
+            rewritten = rewrite(function) if self._in_code else None
             if rewritten is not None:
                 new, texts = rewritten
                 names |= self._texts(texts, here)

@@ -39,13 +39,8 @@ class DictView(dict[str, Any]):
         self._reads.update(dict.fromkeys(super().keys()))
 
     def __iter__(self) -> Iterator[str]:
-        self._all()
+        # Names alone are no reads. That this method is here makes `dict(state)` and `{**state}` ask for each key.
         return super().__iter__()
-
-    def keys(self) -> Any:
-        """Return the keys; what follows reads them."""
-        self._all()
-        return super().keys()
 
     def values(self) -> Any:
         """Read all."""
