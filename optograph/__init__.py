@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from optograph.agents import Agent, AgentOptions, ChatModel, Module, Step, StepOptions, Tool
     from optograph.evals import Example, SealedSplit, Task, choice, exact, from_callable, load_examples, numeric, regex
     from optograph.graphs import Candidate, Feedback, Parameter, Value, applying, op, propagate, render
-    from optograph.jobs import RunOptions, RunResult, load_job, optimize, run_job
+    from optograph.jobs import RunOptions, RunResult, load_job, optimization_node, optimize, run_job
     from optograph.serving import LlamaCppLM, OpenAILM, ScriptedLM, load_lm
 
 _HOME = {
@@ -19,7 +19,7 @@ _HOME = {
         *("choice", "exact", "from_callable", "numeric", "regex"),
     ),
     "graphs": ("Candidate", "Feedback", "Parameter", "Value", "applying", "op", "propagate", "render"),
-    "jobs": ("RunOptions", "RunResult", "load_job", "optimize", "run_job"),
+    "jobs": ("RunOptions", "RunResult", "load_job", "optimization_node", "optimize", "run_job"),
     "serving": ("LlamaCppLM", "OpenAILM", "ScriptedLM", "load_lm"),
 }
 _MODULE = {name: f"optograph.{folder}" for folder, names in _HOME.items() for name in names}
@@ -54,6 +54,7 @@ __all__ = [
     "load_lm",
     "numeric",
     "op",
+    "optimization_node",
     "optimize",
     "propagate",
     "regex",

@@ -59,6 +59,9 @@ class Candidate:
     def __hash__(self) -> int:
         return hash(self.id)
 
+    def __deepcopy__(self, memo: object) -> Candidate:
+        return self  # it never changes, and a read-only mapping cannot be copied
+
     def with_values(self, mapping: Mapping[str, Any] | None = None, /, *, origin: str = "", **values: Any) -> Candidate:
         """Return a child: these values changed, this candidate its parent.
 

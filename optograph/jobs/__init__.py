@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from optograph.jobs.books import best_candidate
+from optograph.jobs.embedding import optimization_node
 from optograph.jobs.job import Job, load_job
 from optograph.jobs.optimize import optimize
 from optograph.jobs.options import RunEvent, RunOptions, RunResult, SilentView, Telemetry, View
@@ -19,6 +20,7 @@ __all__ = [
     "best_candidate",
     "load_job",
     "load_task",
+    "optimization_node",
     "optimize",
     "resume_job",
     "run_job",

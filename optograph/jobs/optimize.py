@@ -18,6 +18,7 @@ from optograph.jobs.pricing import settle_prices
 from optograph.jobs.stages import make_sequence
 from optograph.jobs.tracing import example_to_trace
 from optograph.optimizers import Loop, LoopResult, Optimizer, OptimizerContext, ReviewDesk
+from optograph.optimizers.loopgraph import apart
 from optograph.serving import LM, Budget, Need, run_sync
 from optograph.storage import Journal
 
@@ -94,10 +95,11 @@ def optimize(
         StorageError: The run directory cannot be used.
     """
     options, view = options or RunOptions(), view or SilentView()
-    chosen = _parameters(workflow, parameters)
+    chosen = chosen_parameters(workflow, parameters)
     made = _optimizer(optimizer)
     with open_books(options, view, journal, budget) as books:
-        return optimize_with(books, Session(workflow, task, made, options, books, chosen, view), optimizer_lm)
+        session = Session(workflow, task, made, options, books, chosen, view)
+        return apart(lambda: optimize_with(books, session, optimizer_lm))
 
 
 def optimize_with(books: Books, session: Session, optimizer_lm: LM | None) -> RunResult:
@@ -120,7 +122,7 @@ def make_session(
     books: Books, workflow: Any, task: Task, optimizer: Optimizer, options: RunOptions, view: View
 ) -> Session:
     """Gather the parts of a run over all trainable parameters of a workflow."""
-    return Session(workflow, task, optimizer, options, books, _parameters(workflow, None), view)
+    return Session(workflow, task, optimizer, options, books, chosen_parameters(workflow, None), view)
 
 
 def _run(session: Session) -> RunResult:
@@ -209,7 +211,8 @@ def _review_desk(session: Session) -> ReviewDesk | None:
         return None
     if review == "accepted" and books.journal.directory is None:
         raise UserError("a run that waits for reviews needs a run_dir, or review=FUNCTION, which is asked at once")
-    return ReviewDesk(books.journal, review if callable(review) else None, books.cache if books.replay else None)
+    run = str(books.journal.directory or "")
+    return ReviewDesk(books.journal, review if callable(review) else None, books.cache if books.replay else None, run)
 
 
 def _start(session: Session) -> Candidate:
@@ -280,7 +283,12 @@ def _optimizer(optimizer: str | Optimizer | Sequence[tuple[str, Mapping[str, Any
     return make_sequence(stages)
 
 
-def _parameters(workflow: Any, given: Sequence[Parameter] | None) -> dict[str, Parameter]:
+def chosen_parameters(workflow: Any, given: Sequence[Parameter] | None) -> dict[str, Parameter]:
+    """Return the trainable ones of the given parameters, or of the workflow's own, by name.
+
+    Raises:
+        UserError: There are none, or two have the same name.
+    """
     find: Callable[[], Sequence[Parameter]] | None = getattr(workflow, "parameters", None)
     found = list(given) if given is not None else list(find()) if callable(find) else []
     chosen = {one.name: one for one in found if one.trainable}

@@ -36,11 +36,13 @@ class ReviewDesk:
         journal: Holds the answers.
         reviewer: Asked where there is no answer yet; None has the loop pause until somebody has written one.
         recorded: Journal of the run that gives all answers, where one is replayed.
+        run: Directory of the run, for those who are asked from afar.
     """
 
     journal: Journal
     reviewer: Reviewer | None = None
     recorded: Journal | None = None
+    run: str = ""
 
     def answer(self, request: ReviewRequest) -> Review:
         """Return the answer to a request: a known one, or what the reviewer says, written down before it is used.
@@ -49,7 +51,7 @@ class ReviewDesk:
         and a graph that is resumed with ``Command(resume=...)`` gives the answer here.
 
         Raises:
-            UserError: The answer cannot be used, or the recorded run holds none.
+            UserError: The reviewer's answer cannot be used, or the recorded run holds none.
         """
         known = find_review(self.journal, request)
         if known is not None:
@@ -64,10 +66,19 @@ class ReviewDesk:
             return file_review(self.journal, request, known)
         if self.reviewer is not None:
             return file_review(self.journal, request, Review.from_json(self.reviewer(request)))
+        return self._interrupt(request)
+
+    def _interrupt(self, request: ReviewRequest) -> Review:
+        """Leave the graph with the request; an answer that cannot be used brings it back with what was wrong."""
         from langgraph.types import interrupt
 
-        shown = json.loads(scrub(json.dumps(request.to_json())))  # it goes into checkpoints
-        return file_review(self.journal, request, Review.from_json(interrupt(shown)))
+        shown = json.loads(scrub(json.dumps(request.to_json() | {"run_dir": self.run})))  # it goes into checkpoints
+        while True:
+            said = interrupt(shown)
+            try:
+                return file_review(self.journal, request, Review.from_json(said))
+            except UserError as error:
+                shown = {**shown, "error": str(error)}
 
 
 def find_review(journal: Journal, request: ReviewRequest) -> Review | None:
