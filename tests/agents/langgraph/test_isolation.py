@@ -78,6 +78,8 @@ def test_tasks(name: str) -> None:
     values = candidates(app, compiled)
 
     async def together() -> tuple[list[Call], list[Ran]]:
+        # A sync node that waits for a sync task holds a thread: with few threads LangGraph itself would wait for ever.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * COUNT + 16))
         alone = (await arun_with(app, traced, values[0])).calls
         return alone, await asyncio.gather(*(arun_with(app, traced, one) for one in values))
 
