@@ -9,11 +9,15 @@ from contextvars import copy_context
 from typing import Any
 
 
-async def in_thread(function: Callable[[], Any]) -> Any:
+async def in_thread(function: Callable[[], Any], what: str = "the workflow") -> Any:
     """Run a blocking function in a daemon thread, with the caller's context variables.
 
     Unlike a pool's, the thread holds nobody up: one that never ends neither keeps a worker from others nor the process
     from exiting.
+
+    Args:
+        function: What to run.
+        what: What it is, for a message.
 
     Raises:
         RuntimeError: The function called ``exit``.
@@ -36,7 +40,7 @@ async def in_thread(function: Callable[[], Any]) -> Any:
         try:
             result = context.run(function)
         except SystemExit as stop:
-            error = RuntimeError(f"it called exit({stop.code!r})")
+            error = RuntimeError(f"{what} called exit({stop.code!r})")
         except BaseException as failure:  # noqa: BLE001 - handed over to whoever awaits
             error = failure
         if not loop.is_closed():

@@ -105,7 +105,7 @@ async def use(traced: TracedFunction, is_async: bool, arguments: Mapping[str, An
     """
     result: Value
     if not is_async:
-        result = await in_thread(lambda: traced(**arguments))
+        result = await in_thread(lambda: traced(**arguments), traced.info.name)
         return result
     try:
         result = await traced(**arguments)

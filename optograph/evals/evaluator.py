@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optograph.agents import recording_calls
+from optograph.agents.threads import in_thread
 from optograph.context import call_context
 from optograph.errors import (
     BudgetExceeded,
@@ -21,7 +22,6 @@ from optograph.errors import (
 )
 from optograph.evals.heap import heap_set_aside
 from optograph.evals.task import Example, Task
-from optograph.evals.threads import in_thread
 from optograph.evals.trial import Evaluation, ExampleResult, Trial
 from optograph.graphs import (
     Feedback,
