@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol, Self
@@ -29,6 +29,9 @@ class Spans(Protocol):
             about: The ``Trial``, the ``CallContext`` or the ``Request``.
         """
 
+    def called(self, provider: str, note: Mapping[str, Any]) -> None:
+        """Make the span of a model call that has ended; see `called`."""
+
 
 class _Nothing:
     """The span where nobody listens."""
@@ -53,6 +56,19 @@ def span(kind: SpanKind, name: str, about: Any = None) -> AbstractContextManager
     """Return a span for a ``with`` block; it costs next to nothing where nobody listens. See ``Spans.span``."""
     spans = _spans.get()
     return _NOTHING if spans is None else spans.span(kind, name, about)
+
+
+def called(provider: str, note: Mapping[str, Any]) -> None:
+    """Tell of a model call that another library made, and that has just ended.
+
+    Args:
+        provider: Where the call went, or the library that made it.
+        note: What is known: ``model``, ``messages`` (``role`` and ``content`` each) or ``prompt``, and of the answer
+            ``texts``, ``finish_reasons``, ``usage`` (tokens in, tokens out), ``latency_s``, or ``error``.
+    """
+    spans = _spans.get()
+    if spans is not None:
+        spans.called(provider, note)
 
 
 def current_spans() -> Spans | None:

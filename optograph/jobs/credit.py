@@ -15,6 +15,8 @@ from optograph.storage import EvaluationRow, Journal
 
 STEPS = "optoprime.step"
 """Name of the journal's events that say what a proposal blamed."""
+_WITHIN = ("model_call", "output")
+"""Ops within the trace of a LangGraph app that are no node of it: a model was asked, and the graph's output."""
 
 
 @dataclass
@@ -132,8 +134,13 @@ def _calls(nodes: Iterable[Node]) -> list[str]:
 
 
 def _called(node: Node) -> str | None:
-    """Return the name of the op whose call a node is; None for operators, leaves and what was cut off."""
-    return node.op.name if node.op is not None and node.op.style == "call" and not node.frozen else None
+    """Return the name of the op or LangGraph node that was called; None for operators, leaves and what was cut off."""
+    if node.op is None or node.op.style != "call" or node.frozen:
+        return None
+    if isinstance(node.info, Mapping) and isinstance(node.info.get("node"), str):
+        name = str(node.info["node"])
+        return None if name == "__end__" else name
+    return None if node.op.name in _WITHIN and not node.op.source else node.op.name
 
 
 def _owners(nodes: Sequence[Node]) -> dict[str, dict[str, None]]:

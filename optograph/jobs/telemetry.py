@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -120,15 +122,39 @@ class OtelSpans:
             return _ExampleSpan(self, name, about)
         return _OpenSpan(self, f"run_node {name}", _about_node(name, about))
 
-    def start(self, name: str, attributes: Mapping[str, Any], *, remote: bool) -> trace.Span:
-        """Start a span under the current one, or under the run's where there is none."""
+    def called(self, provider: str, note: Mapping[str, Any]) -> None:
+        """Make the span of a call that another library made and that ends now."""
+        operation = "text_completion" if note.get("prompt") is not None else "chat"
+        model, now = str(note.get("model") or "model"), time.time_ns()
+        begun = now - int(1e9 * float(note.get("latency_s") or 0.0))
+        attributes = {
+            "gen_ai.operation.name": operation,
+            "gen_ai.provider.name": provider,
+            "gen_ai.request.model": model,
+            **_about_note(note, content=self.content),
+        }
+        span = self.start(f"{operation} {model}", attributes, remote=True, begun=begun)
+        if note.get("error") is not None:
+            _fail(span, str(note["error"]).partition(":")[0], str(note["error"]) if self.content else None)
+        span.end(now)
+
+    def start(self, name: str, attributes: Mapping[str, Any], *, remote: bool, begun: int | None = None) -> trace.Span:
+        """Start a span under the current one, or under the run's where there is none.
+
+        Args:
+            name: Its name.
+            attributes: Its attributes; those that are None are left out.
+            remote: Whether it waits for another process.
+            begun: When it began, in nanoseconds since the epoch; None for now.
+        """
         from opentelemetry import trace
 
         parent = None
         if self._root is not None and not trace.get_current_span().get_span_context().is_valid:
             parent = trace.set_span_in_context(self._root)
         kind = trace.SpanKind.CLIENT if remote else trace.SpanKind.INTERNAL
-        return self._tracer.start_span(scrub(name), context=parent, kind=kind, attributes=_clean(attributes))
+        clean = _clean(attributes)
+        return self._tracer.start_span(scrub(name), context=parent, kind=kind, attributes=clean, start_time=begun)
 
 
 class _OpenSpan:
@@ -159,10 +185,7 @@ class _OpenSpan:
 
     def failed(self, kind: str, text: str) -> None:
         """Mark the span as failed; what an error says may hold an answer, so it is content."""
-        from opentelemetry import trace
-
-        self.set({"error.type": kind})
-        self.span.set_status(trace.StatusCode.ERROR, scrub(text) if self.content else None)
+        _fail(self.span, kind, text if self.content else None)
 
     def outcome(self, result: Any) -> None:
         """Nothing to tell."""
@@ -211,7 +234,8 @@ class _CallSpan(_OpenSpan):
             **_server(name.rpartition("@")[2]),
         }
         if spans.content:
-            attributes["gen_ai.input.messages"] = _input(request)
+            turns = [(one.role, one.content) for one in request.messages]
+            attributes["gen_ai.input.messages"] = _input(turns or [("user", request.prompt or "")])
         super().__init__(spans, f"{operation} {model}", attributes, remote=provider not in _IN_PROCESS)
 
     def outcome(self, result: Completion) -> None:
@@ -221,7 +245,7 @@ class _CallSpan(_OpenSpan):
                 "gen_ai.response.finish_reasons": list(result.finish_reasons),
                 "gen_ai.usage.input_tokens": result.usage.prompt_tokens,
                 "gen_ai.usage.output_tokens": result.usage.completion_tokens,
-                "gen_ai.output.messages": _output(result) if self.content else None,
+                "gen_ai.output.messages": _output(result.texts, result.finish_reasons) if self.content else None,
                 **_server(result.identity.endpoint),
             }
         )
@@ -270,21 +294,29 @@ def _server(url: str) -> dict[str, Any]:
     return {"server.address": host, "server.port": port} if host and "://" in url else {}
 
 
-def _input(request: Request) -> str:
-    turns = [(one.role, one.content) for one in request.messages] or [("user", request.prompt or "")]
-    return _json([{"role": role, "parts": [{"type": "text", "content": text}]} for role, text in turns])
+def _about_note(note: Mapping[str, Any], *, content: bool) -> dict[str, Any]:
+    reasons, texts = list(note.get("finish_reasons") or ()), list(note.get("texts") or ())
+    tokens = note.get("usage") or (None, None)
+    turns = [(one["role"], one["content"]) for one in note.get("messages") or ()]
+    return {
+        "gen_ai.response.finish_reasons": reasons or None,
+        "gen_ai.usage.input_tokens": tokens[0],
+        "gen_ai.usage.output_tokens": tokens[1],
+        "gen_ai.input.messages": _input(turns or [("user", note.get("prompt") or "")]) if content else None,
+        "gen_ai.output.messages": _output(texts, reasons) if content and texts else None,
+    }
 
 
-def _output(completion: Completion) -> str:
-    return _json(
-        [
-            {"role": "assistant", "parts": [{"type": "text", "content": text}], "finish_reason": reason}
-            for text, reason in zip(completion.texts, completion.finish_reasons, strict=True)
-        ]
-    )
+def _input(turns: Iterable[tuple[str, str]]) -> str:
+    data = [{"role": role, "parts": [{"type": "text", "content": text}]} for role, text in turns]
+    return json.dumps(data, ensure_ascii=False)
 
 
-def _json(data: Any) -> str:
+def _output(texts: Sequence[str], reasons: Sequence[str]) -> str:
+    data = [
+        {"role": "assistant", "parts": [{"type": "text", "content": text}], "finish_reason": reason}
+        for text, reason in zip_longest(texts, reasons[: len(texts)], fillvalue="stop")
+    ]
     return json.dumps(data, ensure_ascii=False)
 
 
@@ -293,6 +325,13 @@ def _clean(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: scrub(value) if isinstance(value, str) else value for key, value in attributes.items() if value is not None
     }
+
+
+def _fail(span: trace.Span, kind: str, text: str | None) -> None:
+    from opentelemetry import trace
+
+    span.set_attribute("error.type", kind)
+    span.set_status(trace.StatusCode.ERROR, None if text is None else scrub(text))
 
 
 def _error_type(error: BaseException) -> str:
