@@ -128,7 +128,8 @@ def test_every_prompt_is_found_where_it_stands(app: App) -> None:
         if (one.node, one.text) in app.prompts:
             shared = {other.node for other in found if other.name == one.name}
             assert one.name in {f"{node}.{one.variable}" for node in shared} or re.search(r"_\d+$", one.name)
-            line = Path(one.file).read_text().splitlines()[one.line - 1]
+            # A text of several lines may begin on the line after its opening quotes.
+            line = "\n".join(Path(one.file).read_text().splitlines()[one.line - 1 : one.line + 1])
             pieces = [piece[:12] for piece in re.split(r"\{[^}]*\}|\n", one.text) if len(piece) >= 8]
             named = f"{one.variable.split('.')[-1]} ="
             assert named in line or any(piece in line for piece in pieces), (one.name, one.file, one.line, line)
