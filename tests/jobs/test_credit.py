@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 
@@ -147,6 +147,53 @@ def test_a_gain_of_several_nodes_counts_for_each_and_says_so(task: Task, tmp_pat
         (1, 1),
     ]
     assert nodes["long"].gain == nodes["polish"].gain == pytest.approx(6 / 9)
+
+
+class Asked(TypedDict):
+    """State of a small app."""
+
+    text: str
+    answer: str
+
+
+RULE = "Answer the question as well as you can."
+
+
+def test_nodes_of_a_langgraph_app_have_their_names(tmp_path: Path) -> None:
+    from langgraph.graph import END, START, StateGraph
+
+    from optograph.agents.langgraph import trace_langgraph
+
+    lm = ScriptedLM(lambda request: request.text.rpartition(": ")[2] if "right" in request.text else "?", name="m")
+
+    def answer(state: Asked) -> Any:
+        return {"answer": lm(f"{RULE} : {state['text']}")}
+
+    def check(state: Asked) -> Any:
+        return {"answer": state["answer"].strip()}
+
+    graph = StateGraph(Asked)
+    graph.add_node("answer", answer)
+    graph.add_node("check", check)
+    graph.add_edge(START, "answer")
+    graph.add_edge("answer", "check")
+    graph.add_edge("check", END)
+    app = trace_langgraph(graph.compile(), output="answer")
+    rows = {name: [Example(f"{name}{n}", {"text": f"{name}{n}"}, f"{name}{n}") for n in range(4)] for name in "abc"}
+    task = Task(rows["a"], rows["b"], SealedSplit(rows["c"]), exact(), "app")
+    optimize(
+        app,
+        task,
+        optimizer=[("optoprime", {"steps": 1, "minibatch": 4})],
+        optimizer_lm=ScriptedLM(Proposer([({"answer": "Give the right answer."}, ["answer"])]), name="p"),
+        options=RunOptions(run_dir=tmp_path / "run"),
+    )
+    nodes = by_name(load_report(tmp_path / "run").credit)
+    assert list(nodes) == ["answer", "check"]
+    first = nodes["answer"]
+    assert first.parameters == ["answer.RULE"]
+    assert (first.failed_before, first.named, first.tried, first.accepted, first.gain) == (4, 1, 1, 1, 1.0)
+    assert (nodes["check"].failed_before, nodes["check"].parameters) == (4, [])
 
 
 # Journals written by hand -----------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from optograph.jobs import RunEvent, RunOptions, RunResult, Telemetry, load_job,
 from optograph.jobs.telemetry import SWITCH, run_spans, wanted
 from optograph.secrets import register_secret
 from optograph.serving import JsonSchema, Message, Request, ScriptedLM
-from optograph.telemetry import current_spans, span
+from optograph.telemetry import called, current_spans, span
 
 STAGES: list[tuple[str, dict[str, Any]]] = [("optoprime", {"steps": 1, "minibatch": 4})]
 SECRET = "canary-telemetry-5d1c7a"
@@ -363,6 +363,60 @@ def test_a_calibration_belongs_to_the_run(spans: Spans) -> None:
         ("chat labels", "judge.calibration", "invoke_workflow t"): 2,
         ("chat labels", "judge", "invoke_workflow t"): 1,
     }
+
+
+def test_calls_of_a_langgraph_apps_own_models_stand_below_their_nodes(spans: Spans) -> None:
+    from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+    from langchain_core.messages import AIMessage
+    from langgraph.graph import END, START, StateGraph
+
+    from optograph.agents.langgraph import trace_langgraph
+
+    usage = {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7}
+    answers = [AIMessage("an answer", usage_metadata=usage, response_metadata={"finish_reason": "stop"})]
+    model = GenericFakeChatModel(messages=iter(answers))
+
+    def answer(state: Asked) -> Asked:
+        return {"text": str(model.invoke(f"Answer this: {state['text']}").content)}
+
+    def fail(state: Asked) -> Asked:
+        return {"text": str(model.invoke("once more").content)}  # it has no answer left
+
+    graph = StateGraph(Asked)
+    graph.add_node("answer", answer)
+    graph.add_node("fail", fail)
+    graph.add_edge(START, "answer")
+    graph.add_edge("answer", "fail")
+    graph.add_edge("fail", END)
+    app = trace_langgraph(graph.compile(), output="text")
+    with run_spans(spans.options(content=True).telemetry, "t", {}), pytest.raises(Exception, match="StopIteration"):
+        app(text="a question")
+    calls = spans.named("chat")
+    assert [spans.chain(one)[1:] for one in calls] == [["answer", "invoke_workflow t"], ["fail", "invoke_workflow t"]]
+    good, bad = map(said, calls)
+    assert good["gen_ai.provider.name"] == "langchain"
+    assert (good["gen_ai.usage.input_tokens"], good["gen_ai.usage.output_tokens"]) == (5, 2)
+    assert good["gen_ai.response.finish_reasons"] == ("stop",)
+    assert json.loads(str(good["gen_ai.input.messages"])) == [
+        {"role": "user", "parts": [{"type": "text", "content": "Answer this: a question"}]}
+    ]
+    assert json.loads(str(good["gen_ai.output.messages"]))[0]["parts"][0]["content"] == "an answer"
+    assert bad["error.type"] == "StopIteration"
+    assert calls[1].status.status_code is trace.StatusCode.ERROR
+
+
+def test_a_call_told_afterwards_began_when_it_did(spans: Spans) -> None:
+    note = {"model": "m", "prompt": "continue this", "texts": ["so"], "usage": [3, 1], "latency_s": 1.5}
+    called("openai", note)  # nobody listens
+    with run_spans(spans.options().telemetry, "t", {}):
+        called("openai", note)
+        called("openai", {"model": "m", "messages": [], "error": "RateLimitError: slow down, 'continue this'"})
+    first, second = spans.named("text_completion m")[0], spans.named("chat m")[0]
+    assert first.end_time is not None
+    assert first.start_time is not None
+    assert first.end_time - first.start_time == 1_500_000_000
+    assert said(second)["error.type"] == "RateLimitError"
+    assert "continue this" not in first.to_json() + second.to_json()
 
 
 # Off --------------------------------------------------------------------------------------------------------------
