@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from optograph.agents.langgraph import compat
-from optograph.agents.langgraph.finding import Finder, Place
+from optograph.agents.langgraph.finding import Finder
 from optograph.agents.langgraph.nodes import TracedNode, TracedRouter, TracedSubgraph
+from optograph.agents.langgraph.places import Place
 from optograph.agents.langgraph.runnables import lambda_site
 from optograph.agents.langgraph.runner import GraphRunner
 from optograph.agents.langgraph.searching import Search

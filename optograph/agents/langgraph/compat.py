@@ -50,7 +50,7 @@ def rebuilt(
         route: Called with the node that a conditional edge starts from, its path and its targets by what the path
             gives; returns the path to use.
     """
-    made = app.copy()
+    made = app.copy({"channels": dict(app.channels)})  # making it puts a channel of its own there
     made.nodes = {
         name: _with_branches(_with_bound(node, nodes.get(name)), name, route) for name, node in app.nodes.items()
     }
@@ -159,6 +159,11 @@ def parent_writes_of(output: Any) -> tuple[list[str], list[Any]]:
         return [], []
     goto = output.goto if isinstance(output.goto, list | tuple) else (output.goto,) if output.goto else ()
     return [name for name, _ in output._update_as_tuples()], list(goto)
+
+
+def is_task(thing: Any) -> bool:
+    """Whether an object is a task of the functional API, which holds its function as ``func``."""
+    return type(thing).__name__ == "_TaskFunction" and type(thing).__module__ == "langgraph.func"
 
 
 def is_pause(error: BaseException) -> bool:

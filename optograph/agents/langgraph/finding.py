@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-import sysconfig
 from collections.abc import Collection, Hashable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import FunctionType, ModuleType
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
+from optograph.agents.langgraph.locating import locate
+from optograph.agents.langgraph.places import Place, Where
 from optograph.errors import UserError
 from optograph.graphs import Parameter, Spec, TextSpec
-
-Where = Literal["global", "closure", "constant", "partial", "template", "attribute", "default", "message", "bound"]
 
 _SHORTEST = 12
 _LETTERS = re.compile(r"[^\W\d_]{2,}\s+\S*[^\W\d_]")
@@ -44,36 +41,6 @@ class FoundPrompt:
     text: str
     where: Where
     frozen: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the search stands.
-
-    Attributes:
-        node: The node.
-        path: The variables that lead here.
-        where: What holds the object.
-        file: File of the code that reads it.
-        line: Line.
-        key: What makes it the same place when another node reads it too.
-    """
-
-    node: str
-    path: tuple[str, ...]
-    where: Where
-    file: str
-    line: int
-    key: tuple[Hashable, ...]
-
-    def below(self, name: str, key: Hashable, where: Where | None = None) -> Place:
-        """Return the place one step further in."""
-        return replace(self, path=(*self.path, name), where=where or self.where, key=(*self.key, key))
-
-    @property
-    def variable(self) -> str:
-        """The path with dots."""
-        return ".".join(self.path)
 
 
 @dataclass
@@ -107,10 +74,9 @@ class Finder:
             parameter = None if self._is_frozen(name, place) else self._parameter(text, name, place, placeholders)
             known = self._places[place.key] = (name, parameter)
         name, parameter = known
+        file, line = locate(text, place)
         self.found.append(
-            FoundPrompt(
-                name, place.node, place.variable, place.file, place.line, text, place.where, frozen=parameter is None
-            )
+            FoundPrompt(name, place.node, place.variable, file, line, text, place.where, frozen=parameter is None)
         )
         return parameter
 
@@ -175,29 +141,3 @@ def looks_like_prompt(text: str) -> bool:
 def names_prompts(name: str) -> bool:
     """Whether a variable's name says that it holds prompts."""
     return _NAMED.search(name) is not None
-
-
-_LIBRARIES = tuple(
-    {str(Path(path).resolve()) for name, path in sysconfig.get_paths().items() if name in ("stdlib", "platstdlib")}
-)
-_PACKAGES = re.compile(r"[/\\](site|dist)-packages[/\\]")
-
-
-def is_users(thing: Any) -> bool:
-    """Whether a function, a class or a module is the user's own: neither Python's nor an installed package's."""
-    if isinstance(thing, FunctionType):
-        file: str | None = thing.__code__.co_filename
-    elif isinstance(thing, ModuleType):
-        file = getattr(thing, "__file__", None)
-    else:
-        import sys
-
-        if str(getattr(thing, "__module__", "")).partition(".")[0] == "optograph":
-            return False
-        file = getattr(sys.modules.get(getattr(thing, "__module__", "")), "__file__", None)
-        if file is None:  # a module that was run from a path leaves no entry
-            files = [m.__code__.co_filename for m in vars(thing).values() if isinstance(m, FunctionType)]
-            file = files[0] if files else None
-    if file is None or file.startswith("<"):
-        return file is not None and file.startswith(("<stdin", "<ipython", "<string"))
-    return not (_PACKAGES.search(file) or str(Path(file).resolve()).startswith(_LIBRARIES))

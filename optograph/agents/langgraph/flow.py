@@ -215,7 +215,11 @@ def _origins(writer: Value) -> Iterator[str]:
     name = node_of(writer)
     if name is None:
         return
-    if name.endswith(START):  # a graph that a node calls gets its input from that node
-        yield name.removesuffix(START).removesuffix("/") or START
+    if name.endswith(START):  # of a graph that a node calls: what that node had read by then
+        before = [one for one in writer.parents if node_of(one) is not None]
+        if not before:
+            yield START
+        for one in before:
+            yield from _origins(one)
     else:
         yield name

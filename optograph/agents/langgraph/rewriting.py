@@ -218,10 +218,18 @@ def fill(text: str, placeholders: tuple[str, ...], pieces: tuple[str, ...]) -> s
     Args:
         text: The text, in any order of placeholders.
         placeholders: What to replace.
-        pieces: What to put there, one for each placeholder of the source, in that order.
+        pieces: What to put there, one for each placeholder of the source, in that order. Where one stands there several
+            times, its first place in the text gets its first piece and so on; further places get the last.
     """
     if not placeholders:
         return text
-    known = dict(zip(placeholders, pieces, strict=True))
+    known: dict[str, list[str]] = {}
+    for placeholder, piece in zip(placeholders, pieces, strict=True):
+        known.setdefault(placeholder, []).append(piece)
+
+    def piece_of(found: re.Match[str]) -> str:
+        waiting = known[found[0]]
+        return waiting.pop(0) if len(waiting) > 1 else waiting[0]
+
     pattern = "|".join(re.escape(one) for one in sorted(known, key=len, reverse=True))
-    return re.sub(pattern, lambda found: known[found[0]], text)
+    return re.sub(pattern, piece_of, text)

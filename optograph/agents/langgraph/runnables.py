@@ -14,7 +14,9 @@ from langchain_core.prompts.chat import BaseChatPromptTemplate, ChatPromptTempla
 from langchain_core.prompts.message import BaseMessagePromptTemplate
 from langchain_core.prompts.string import StringPromptTemplate
 from langchain_core.runnables import (
+    Runnable,
     RunnableBinding,
+    RunnableConfig,
     RunnableLambda,
     RunnableParallel,
     RunnableSequence,
@@ -23,8 +25,10 @@ from langchain_core.runnables.config import run_in_executor
 from langchain_core.tools import BaseTool, StructuredTool
 from langgraph.pregel import Pregel
 
-from optograph.agents.langgraph.finding import Place
+from optograph.agents.langgraph import compat
+from optograph.agents.langgraph.places import Place
 from optograph.agents.langgraph.sites import ContainerSite, CopySite, Site
+from optograph.agents.langgraph.views import DictView
 
 if TYPE_CHECKING:
     from optograph.agents.langgraph.searching import Search
@@ -39,7 +43,10 @@ def look_langchain(search: Search, thing: Any, place: Place) -> Site | None:
     if isinstance(thing, BaseMessage):
         return _copy(search, thing, place.below(_role(thing), "content", "message"), "content")
     if isinstance(thing, BasePromptTemplate | BaseMessagePromptTemplate):
-        return _template(search, thing, place)
+        return _with_partials(search, thing, place, _template(search, thing, place))
+    if compat.is_task(thing):
+        site = search.look(thing.func, place)
+        return None if site is None else _LambdaSite(thing, {"func": site}, own_async=False)
     if isinstance(thing, RunnableSequence):
         return _sequence(search, thing, place)
     if isinstance(thing, RunnableParallel):
@@ -97,10 +104,57 @@ def _template(search: Search, thing: Any, place: Place) -> Site | None:
     return None
 
 
+def _with_partials(search: Search, thing: Any, place: Place, found: Site | None) -> Site | None:
+    """Add the texts that a template was given beforehand."""
+    given = getattr(thing, "partial_variables", None)
+    if not given:
+        return found
+    at = Place(place.node, place.path, "partial", place.file, place.line, place.key)
+    sites = _items(search, given, at)
+    if not sites:
+        return found
+    more = {"partial_variables": ContainerSite(given, sites)}
+    return CopySite(thing, {**(found.sites if isinstance(found, CopySite) else {}), **more})
+
+
+class _Narrow(Runnable[Any, Any]):
+    """A prompt template in a chain: it reads its own variables of the state, and no others."""
+
+    def __init__(self, template: Any) -> None:
+        self.name = template.get_name()
+        self._template = template
+        self._names = (*template.input_variables, *getattr(template, "optional_variables", ()))
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Fill the template in."""
+        return self._template.invoke(self._narrowed(input), config, **kwargs)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Fill the template in."""
+        return await self._template.ainvoke(self._narrowed(input), config, **kwargs)
+
+    def _narrowed(self, given: Any) -> Any:
+        return {name: given[name] for name in self._names if name in given} if type(given) is DictView else given
+
+
+class _NarrowSite(Site):
+    def __init__(self, original: Any, site: Site | None) -> None:
+        self._site = site
+        self._plain = _Narrow(original)
+        self._original = original
+
+    def now(self) -> Any:
+        """Return what fills the template in."""
+        template = self._original if self._site is None else self._site.now()
+        return self._plain if template is self._original else _Narrow(template)
+
+
 def _sequence(search: Search, thing: Any, place: Place) -> Site | None:
     """Look into each step of ``a | b | c``; the steps are no part of the names, where they can be told apart."""
     sites: dict[str, Site] = {}
     first = search.look(thing.first, _at(place, "first"))
+    if isinstance(thing.first, BasePromptTemplate):
+        first = _NarrowSite(thing.first, first)
     last = search.look(thing.last, _at(place, "last"))
     middle = {i: site for i, one in enumerate(thing.middle) if (site := search.look(one, _at(place, i))) is not None}
     if first is not None:
@@ -179,12 +233,14 @@ class _LambdaSite(Site):
 def _calling(site: Site, original: Any) -> Any:
     if inspect.iscoroutinefunction(original) or inspect.iscoroutinefunction(getattr(original, "__call__", None)):  # noqa: B004
 
+        @functools.wraps(original)
         async def acall(*args: Any, **kwargs: Any) -> Any:
             return await site.now()(*args, **kwargs)
 
         acall.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
         return acall
 
+    @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
         return site.now()(*args, **kwargs)
 

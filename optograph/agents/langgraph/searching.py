@@ -8,10 +8,12 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from optograph.agents.langgraph.finding import Finder, Place, is_users, looks_like_prompt, names_prompts
+from optograph.agents.langgraph.finding import Finder, looks_like_prompt, names_prompts
 from optograph.agents.langgraph.functions import FunctionSite, TextSite, global_names, writes_globals
+from optograph.agents.langgraph.places import Place, is_users
 from optograph.agents.langgraph.rewriting import braces, rewrite
 from optograph.agents.langgraph.sites import (
+    ClassSite,
     ContainerSite,
     CopySite,
     InstanceSite,
@@ -137,7 +139,10 @@ class Search:
         for name in sorted(wanted & module.keys()):
             thing = module[name]
             at = Place(here.node, (*here.path, name), "global", here.file, here.line, (id(module), name))
-            site = self._module(thing, wanted, at) if isinstance(thing, types.ModuleType) else self.look(thing, at)
+            if isinstance(thing, types.ModuleType):
+                site = self._module(thing, wanted, at)
+            else:
+                site = self._class(thing, wanted, at) if isinstance(thing, type) else self.look(thing, at)
             if site is not None:
                 sites[name] = site
         return sites
@@ -152,6 +157,20 @@ class Search:
             if site is not None:
                 sites[name] = site
         return ModuleSite(module, sites) if sites else None
+
+    def _class(self, cls: type, wanted: set[str], at: Place) -> Site | None:
+        """Look at the texts of a class that only holds some; of other classes their objects are looked into."""
+        texts = {name: one for name, one in vars(cls).items() if isinstance(one, str) and not name.startswith("__")}
+        if not is_users(cls) or type(cls) is not type or "__init__" in vars(cls):
+            return None
+        sites: dict[Any, Site] = {}
+        for name in sorted(wanted & texts.keys()):
+            site = self.look(
+                texts[name], Place(at.node, (*at.path, name), "attribute", at.file, at.line, (id(cls), name))
+            )
+            if site is not None:
+                sites[name] = site
+        return ClassSite(cls, sites) if sites else None
 
     def _cells(self, function: types.FunctionType, here: Place) -> dict[Any, Site]:
         sites: dict[Any, Site] = {}

@@ -120,6 +120,20 @@ class _ModuleView:
         setattr(self._module, name, value)
 
 
+class ClassSite(Site):
+    """A class of the user's that holds texts: a subclass, made once, whose own class answers for them."""
+
+    def __init__(self, original: type, sites: Found) -> None:
+        kind: Any = type(original)
+        members = {name: _class_attribute(site) for name, site in sites.items()}
+        same = {"__module__": original.__module__, "__qualname__": original.__qualname__, "__doc__": original.__doc__}
+        self.view = type(kind.__name__, (kind,), members)(original.__name__, (original,), same)
+
+    def now(self) -> Any:
+        """Return the subclass."""
+        return self.view
+
+
 class InstanceSite(Site):
     """An object of the user's: another one that shares its state, of a subclass with the sites as properties.
 
@@ -165,6 +179,10 @@ def changes(original: Any, sites: Found) -> dict[Any, Any]:
 
 def _is_frozen(model: Any) -> bool:
     return bool(getattr(type(model), "model_config", {}).get("frozen"))
+
+
+def _class_attribute(site: Site) -> property:
+    return property(lambda cls: site.now())
 
 
 def _attribute(name: str, site: Site, original: Any) -> property:
