@@ -191,10 +191,8 @@ class Agent(Module):
             if problem := demo_problem(demo):
                 raise UserError(f"agent {name!r}: {problem}")
         text = description or (inputs.__doc__ or "").strip().split("\n")[0]
-        decider = Decider(self.name, lm, inputs, output, self.tools, options)
-        self._decide = op(name=f"{name}.decide", description=f"{text} (a model decides what to do next)".strip())(
-            decider.decide
-        )
+        about = f"{text} (a model decides what to do next)".strip()
+        self._decide = op(name=f"{name}.decide", description=about, source="")(Decider(self).decide)
         self._uses: dict[str, TracedFunction] = {
             tool.name: tool.traced(f"{name}.{tool.name}") for tool in self.tools.values()
         }

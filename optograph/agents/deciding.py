@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from optograph.agents.calling import Action, is_json, menu_schema, menu_text, read_call, write_call
 from optograph.agents.prompting import checked_inputs, problems_of, render_inputs
-from optograph.agents.tools import Tool, result_text
+from optograph.agents.tools import result_text
 from optograph.context import call_context, current_context
 from optograph.errors import ModelError, ServingError
-from optograph.serving import LM, Message, Request
+from optograph.serving import Message, Request
 
 if TYPE_CHECKING:
-    from optograph.agents.agent import AgentOptions
+    from optograph.agents.agent import Agent
 
 _ANSWER = "answer"
 
@@ -63,34 +63,16 @@ def demo_problem(demo: Mapping[str, Any]) -> str | None:
 
 
 class Decider:
-    """Asks a model for an agent's next decision.
+    """Asks an agent's model for its next decision.
 
     Args:
-        name: Name of the agent.
-        lm: The model.
-        inputs: Type of the input.
-        output: Type of the answer.
-        tools: The tools by name.
-        options: The agent's options.
+        agent: The agent; its model is looked up at each call, since a run puts its journal before it.
     """
 
-    def __init__(
-        self,
-        name: str,
-        lm: LM,
-        inputs: type[BaseModel],
-        output: type[BaseModel],
-        tools: Mapping[str, Tool],
-        options: AgentOptions,
-    ) -> None:
-        self.name = name
-        self.lm = lm
-        self.inputs = inputs
-        self.output = output
-        self.tools = tools
-        self.options = options
-        self._answer = Action(_ANSWER, "ends the task with this answer.", output.model_json_schema())
-        every = [tool.action(tool.description) for tool in tools.values()]
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._answer = Action(_ANSWER, "ends the task with this answer.", agent.output.model_json_schema())
+        every = [tool.action(tool.description) for tool in agent.tools.values()]
         self._schemas = {True: menu_schema([*every, self._answer]), False: menu_schema([self._answer])}
 
     async def decide(
@@ -114,10 +96,11 @@ class Decider:
         Raises:
             ModelError: No usable decision after the repairs.
         """
-        fields = checked_inputs(f"agent {self.name!r}", self.inputs, inputs)
-        actions = [*(self.tools[name].action(text) for name, text in tools.items()), self._answer]
+        agent = self._agent
+        fields = checked_inputs(f"agent {agent.name!r}", agent.inputs, inputs)
+        actions = [*(agent.tools[name].action(text) for name, text in tools.items()), self._answer]
         messages = self._messages(instruction, actions, demos, fields, turns)
-        with call_context(node=self.name, parent=current_context().node):
+        with call_context(node=agent.name, parent=current_context().node):
             try:
                 return await self._ask(messages, actions)
             except ServingError as error:
@@ -126,8 +109,8 @@ class Decider:
                 raise
 
     async def _ask(self, messages: tuple[Message, ...], actions: Sequence[Action]) -> Decision:
-        options = self.options
-        schema = self._schemas[len(actions) > 1] if self.lm.capabilities.json_schema else None
+        options, lm = self._agent.options, self._agent.lm
+        schema = self._schemas[len(actions) > 1] if lm.capabilities.json_schema else None
         for attempt in range(options.repairs + 1):
             request = Request(
                 messages=messages,
@@ -136,7 +119,7 @@ class Decider:
                 seed=options.seed,
                 schema=schema,
             )
-            completion = await self.lm.complete(request)
+            completion = await lm.complete(request)
             try:
                 if completion.truncated:
                     raise ModelError(f"it was cut off at {options.max_tokens} tokens")
@@ -149,16 +132,17 @@ class Decider:
         raise ModelError("nothing was asked: repairs must be at least 0")
 
     def _read(self, text: str, actions: Sequence[Action]) -> Decision:
+        agent = self._agent
         action, arguments = read_call(text, actions)
         written = text.strip() if is_json(text) else write_call(action.name, arguments)
         if action.name != _ANSWER:
-            checked = self.tools[action.name].check(arguments)
+            checked = agent.tools[action.name].check(arguments)
             return Decision({"tool": action.name, "arguments": checked}, written)
         try:
-            return Decision({"answer": self.output.model_validate(arguments)}, written)
+            return Decision({"answer": agent.output.model_validate(arguments)}, written)
         except ValidationError as error:
             raise ModelError(
-                f"the answer does not fit {self.output.__name__}: {problems_of(error, 'answer')}"
+                f"the answer does not fit {agent.output.__name__}: {problems_of(error, 'answer')}"
             ) from error
 
     def _messages(
@@ -191,4 +175,4 @@ class Decider:
         return [*messages, Message("assistant", write_call(_ANSWER, solution.answer))]
 
     def _result(self, result: Any) -> str:
-        return f"Result: {result_text(result, self.options.max_result_chars)}"
+        return f"Result: {result_text(result, self._agent.options.max_result_chars)}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from optograph.agents import Step
+from optograph.agents import Agent, Step
 from optograph.errors import UserError
 from optograph.evals import Task
 from optograph.jobs.job import Job
@@ -159,8 +159,10 @@ def _rehearsed(job: Job, base: Path, task: Task, notes: list[str]) -> Workload |
     return Workload(calls, len(found.overhead), _size([*requests, *found.overhead], lm.name))
 
 
-def _attempts(step: Step, model: str) -> int:
-    """Return how often a step may ask for one input: again where an answer may not fit."""
+def _attempts(step: Step | Agent, model: str) -> int:
+    """Return how often a step or agent may ask for one input: again where an answer may not fit."""
+    if isinstance(step, Agent):
+        return step.options.max_steps * (1 + step.options.repairs)
     held = step.form == "choice" and _holds(model)
     fits = step.form == "score" or held or (step.form == "text" and _is_text(step))
     return 1 if fits else 1 + step.options.repairs
@@ -177,7 +179,10 @@ def _is_text(step: Step) -> bool:
 
 def _calls_note(found: Rehearsal, calls: Range) -> str:
     if found.steps:
-        what = f"{len(found.steps)} step{'s' * (len(found.steps) != 1)}, and another call where an answer may not fit"
+        agents = sum(isinstance(step, Agent) for step in found.steps)
+        steps = len(found.steps) - agents
+        parts = [f"{count} {name}{'s' * (count != 1)}" for count, name in ((steps, "step"), (agents, "agent")) if count]
+        what = f"{' and '.join(parts)}, and another call where an answer may not fit"
     else:
         what = "as many as were seen in the rehearsal, or 1"
     more = f"; {len(found.overhead)} more for each candidate" if found.overhead else ""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from optograph.agents import Module, Step
+from optograph.agents import Agent, Module, Step
 from optograph.errors import BudgetExceeded, UserError
 from optograph.evals import Evaluation, Evaluator, Task, Trial, paired_bootstrap
 from optograph.graphs import Candidate, Parameter
@@ -72,11 +72,12 @@ def optimize(
 
     Args:
         workflow: Module or callable; an example's input becomes its keyword arguments. Its parameters hold the best
-            values when the call returns. The models of its steps are journalled and charged to the budget; a model that
-            the workflow calls by itself is where it is a ``JournaledLM`` over the same journal, as jobs make them.
+            values when the call returns. The models of its steps and agents are journalled and charged to the budget; a
+            model that the workflow calls by itself is where it is a ``JournaledLM`` over the same journal, as jobs make
+            them.
         task: Data and scorer.
         optimizer: Name, optimizer, or list of (name, options) stages that run in sequence.
-        optimizer_lm: Model that proposes; where it is None, the model of the workflow's first step.
+        optimizer_lm: Model that proposes; where it is None, the model of the workflow's first step or agent.
         parameters: What may change; None for all that the workflow finds in itself.
         options: Seed, budget, run directory and so on.
         view: Told of progress.
@@ -299,18 +300,19 @@ def chosen_parameters(workflow: Any, given: Sequence[Parameter] | None) -> dict[
     return chosen
 
 
-def _steps(workflow: Any) -> list[Step]:
+def _asking(workflow: Any) -> list[Step | Agent]:
+    """Return what asks models in a workflow."""
     if not isinstance(workflow, Module):
         return []
-    return [one for one in workflow.modules() if isinstance(one, Step)]
+    return [one for one in workflow.modules() if isinstance(one, Step | Agent)]
 
 
 @contextmanager
 def _journaling(session: Session) -> Iterator[None]:
-    """Put the journal before the model of each step for the time of the run."""
-    before: list[tuple[Step, LM]] = []
+    """Put the journal before the model of each step and agent for the time of the run."""
+    before: list[tuple[Step | Agent, LM]] = []
     wrapped: dict[int, LM] = {}
-    for step in _steps(session.workflow):
+    for step in _asking(session.workflow):
         before.append((step, step.lm))
         step.lm = wrapped.setdefault(id(step.lm), session.books.wrap(step.lm))
         session.models.setdefault("task", step.lm)
@@ -323,7 +325,7 @@ def _journaling(session: Session) -> Iterator[None]:
 
 def _asked(session: Session) -> list[tuple[str, LM]]:
     """Return the models that the run will ask, each with the role that pays."""
-    steps = [("task", step.lm) for step in _steps(session.workflow)]
+    steps = [("task", step.lm) for step in _asking(session.workflow)]
     return steps if session.optimizer_lm is None else [*steps, ("optimizer", session.optimizer_lm)]
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from optograph.agents import Module, Step
+from optograph.agents import Agent, Module, Step
 from optograph.context import current_context
 from optograph.errors import OptographError
 from optograph.evals import Evaluator, EvaluatorOptions, Example, Task, Trial
@@ -29,7 +29,7 @@ class Rehearsal:
         examples: Train examples that were run.
         requests: The requests of each example, by its id.
         overhead: Requests that belong to no example, such as a calibration's: they come once for each candidate.
-        steps: Steps of the workflow.
+        steps: Steps and agents of the workflow.
         failures: Examples on which the workflow failed, which may be the stand-in's fault.
         error: Why nothing could be run, or None.
     """
@@ -37,7 +37,7 @@ class Rehearsal:
     examples: tuple[str, ...] = ()
     requests: dict[str, list[Request]] = field(default_factory=dict)
     overhead: list[Request] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[Step | Agent] = field(default_factory=list)
     failures: int = 0
     error: str | None = None
 
@@ -78,10 +78,12 @@ def rehearse(job: Job, workflow: Any, task: Task, lm: StandIn) -> Rehearsal:
         lm: The stand-in that the workflow was built with.
     """
     examples = tuple(example.id for example in task.train[:EXAMPLES])
-    steps = [one for one in workflow.modules() if isinstance(one, Step)] if isinstance(workflow, Module) else []
+    modules = list(workflow.modules()) if isinstance(workflow, Module) else []
+    steps = [one for one in modules if isinstance(one, Step | Agent)]
     found = Rehearsal(examples, steps=steps)
     for step in steps:
-        lm.labels_wanted.update(step.labels)
+        if isinstance(step, Step):
+            lm.labels_wanted.update(step.labels)
     parameters = trainable(workflow)
     evaluator = Evaluator(
         workflow, replace(task, scorer=_no_score), parameters, Journal.memory(), EvaluatorOptions(4, DEADLINE_S)
@@ -110,7 +112,7 @@ def starting_point(parameters: Mapping[str, Parameter]) -> Candidate:
 
 
 @contextmanager
-def _asking(steps: list[Step], lm: StandIn) -> Iterator[None]:
+def _asking(steps: list[Step | Agent], lm: StandIn) -> Iterator[None]:
     """Have the steps ask the stand-in for a while."""
     before = [step.lm for step in steps]
     for step in steps:

@@ -15,7 +15,7 @@ from optograph.agents import Agent, AgentOptions, AgentStep, AgentStopped, Modul
 from optograph.errors import BudgetExceeded, ModelError, ServingError, UserError
 from optograph.evals import Evaluator, Example, SealedSplit, Task, Trial, exact
 from optograph.graphs import Candidate, Feedback, OpError, Parameter, Value, applying, op, propagate, tracing
-from optograph.serving import Budget, BudgetLimits, Capabilities, JournaledLM, Request, ScriptedLM
+from optograph.serving import Budget, BudgetLimits, Capabilities, JournaledLM, Request, ScriptedLM, load_lm
 from optograph.storage import Journal
 
 
@@ -329,7 +329,7 @@ def test_a_conversation_that_has_grown_too_long_is_the_agents_failure() -> None:
         make(ScriptedLM([long]))(question="?")
 
 
-DEMO = {
+DEMO: dict[str, Any] = {
     "question": "1 and 2?",
     "solution": {
         "calls": [{"tool": "calculate", "arguments": {"left": 1, "operator": "add", "right": 2}, "result": 3}],
@@ -481,3 +481,24 @@ def test_an_evaluator_scores_a_limit_as_a_failure(wrap: Callable[[Agent], Any]) 
     assert failed.calls == 4
     assert failed.subgraph is not None
     assert evaluation.missing == 0
+
+
+def test_on_the_embedded_model_every_decision_can_be_used() -> None:
+    lm = load_lm("local/smollm2-135m", n_parallel=1)
+    agent = Agent(
+        "helper",
+        lm=lm,
+        inputs=Question,
+        output=Reply,
+        tools=[calculate, price],
+        instruction="Use a tool, then answer with its result.",
+        demos=[DEMO, {"question": "What is 4 plus 5?", "solution": {**DEMO["solution"], "answer": {"number": 9}}}],
+        options=AgentOptions(max_tokens=60, max_steps=3, repairs=0),
+    )
+    try:
+        results = [agent.run(question=text) for text in ("What is 7 plus 12?", "1 and 1?", "How much is a lamp?")]
+    finally:
+        asyncio.run(lm.aclose())
+    assert all(result.stop_reason != "no_decision" for result in results)
+    assert results[0].steps[0].tool == "calculate"
+    assert isinstance(results[0].steps[0].arguments["left"], float)
