@@ -62,11 +62,11 @@ class AgentOptions:
 
     def __post_init__(self) -> None:
         low = {"max_steps": 1, "max_tool_calls": 0, "max_repeats": 0, "max_tokens": 1, "repairs": 0}
-        low["max_result_chars"] = 1
-        for name, least in low.items():
+        for name, least in {**low, "max_result_chars": 1}.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"an agent's {name} must be at least {least}, got {value!r}")
+            unlimited = value is None and name in ("max_tool_calls", "max_repeats")
+            if not unlimited and not (isinstance(value, int) and value >= least):
+                raise UserError(f"an agent's {name} must be a whole number, at least {least}, got {value!r}")
         if not 0 <= self.temperature <= 2:
             raise UserError(f"an agent's temperature must be from 0 to 2, got {self.temperature!r}")
         if self.deadline_s is not None and not self.deadline_s > 0:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import pytest
@@ -382,7 +383,15 @@ def test_wrong_use_is_refused_early() -> None:
 
     with pytest.raises(UserError, match="rename the input field 'solution'"):
         Agent("a", lm=lm, inputs=Taken, output=Reply, tools=[price], instruction="?")
-    for bad in ({"max_steps": 0}, {"repairs": -1}, {"temperature": 3.0}, {"deadline_s": 0.0}, {"max_tool_calls": -1}):
+    for bad in (
+        {"max_steps": 0},
+        {"max_steps": None},
+        {"max_tokens": 1.5},
+        {"repairs": -1},
+        {"temperature": 3.0},
+        {"deadline_s": 0.0},
+        {"max_tool_calls": -1},
+    ):
         with pytest.raises(UserError, match=next(iter(bad))):
             AgentOptions(**bad)
     with pytest.raises(OpError, match="does not fit Question"):
@@ -418,6 +427,21 @@ def test_concurrent_candidates_do_not_see_each_other() -> None:
 
     results = asyncio.run(everyone())
     assert [got for got, _ in results] == [wanted for _, wanted in results]
+
+
+def test_threads_with_candidates_of_their_own_do_not_see_each_other() -> None:
+    def scale(number: float, factor: float) -> float:
+        """Scale a number."""
+        return number * factor
+
+    agent = make(ScriptedLM(obedient), tools=[scale])
+
+    def one(number: int) -> float:
+        with applying({"helper.instruction": f"{number}. Use it."}):
+            return float(agent(question="2").number.data)
+
+    with ThreadPoolExecutor(32) as pool:
+        assert list(pool.map(one, range(100))) == [2.0 * number for number in range(100)]
 
 
 def test_tools_may_ask_models_and_other_agents() -> None:

@@ -284,6 +284,15 @@ def test_structured_output() -> None:
     assert asyncio.run(model.with_structured_output(Person).ainvoke("Who?")) == Person(name="Ann", age=30)
 
 
+def test_structured_output_streams_and_batches() -> None:
+    model = ChatModel(ScriptedLM(lambda request: '{"name": "Ann", "age": 30}'))
+    ann = Person(name="Ann", age=30)
+    structured = model.with_structured_output(Person)
+    assert list(structured.stream("Who?"))[-1] == ann
+    assert structured.batch(["Who?"] * 5) == [ann] * 5
+    assert asyncio.run(structured.abatch(["Who?"] * 5)) == [ann] * 5
+
+
 def test_streams_give_at_least_one_chunk_and_add_up_to_the_message() -> None:
     model = ChatModel(ScriptedLM(lambda request: TEXT), token_ids=True)
 
