@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 
-from optograph.errors import UserError
-from optograph.jobs import RunResult, load_job, run_job
+from optograph.errors import UserError, WaitingForReview
+from optograph.jobs import RunResult, load_job, resume_job, run_job
 from optograph.sandbox import SandboxError
 from optograph.storage import Journal
 from optograph.testing import LoopbackServer
@@ -56,6 +58,37 @@ def test_reviews_on_the_embedded_model(tmp_path: Path) -> None:
     html = (tmp_path / "run" / "report.html").read_text()
     assert "Content-Security-Policy" in html
     assert "judge.instruction" in html
+
+
+def test_review_by_a_person_on_the_embedded_model(tmp_path: Path) -> None:
+    folder = EXAMPLES / "review"
+    person = runpy.run_path(str(folder / "person.py"))
+    few = [
+        f'task.{split}={{path="../reviews/data/{split}.jsonl", limit={limit}}}'
+        for split, limit in (("train", 20), ("dev", 12), ("test", 8))
+    ]
+    job = load_job(
+        folder / "job.toml",
+        [*few, "optimizer.seed=2", "optimizer.sets=2", "optimizer.size=9", "acceptance.confidence=0.5"],
+    )
+    with pytest.raises(WaitingForReview) as caught:
+        run_job(job, folder, tmp_path / "run")
+    assert caught.value.request["changed"] == ["judge.demos"]
+    verdicts: list[tuple[str, str]] = []
+    decided: list[tuple[str, str]] = []
+    while not (tmp_path / "run" / "result.json").exists():
+        assert len(verdicts) < 3
+        person["main"](tmp_path / "run")
+        with contextlib.suppress(WaitingForReview):
+            resume_job(tmp_path / "run")
+        with Journal.read(tmp_path / "run") as journal:
+            verdicts = [(one["verdict"], one["by"]) for one in journal.events("review")]
+            decided = [(row.verdict, row.optimizer) for row in journal.decisions()]
+    assert verdicts[0] == ("edit", "house rules")
+    assert ("accepted", "review") in decided or ("rejected", "review") in decided
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert not any(person["PRIVATE"].search(demo["text"]) for demo in result["best"]["values"]["judge.demos"])
+    assert "Review: edit, by house rules" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_reviews_data_is_what_it_says() -> None:
