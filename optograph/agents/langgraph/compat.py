@@ -12,6 +12,7 @@ from typing import Any
 
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
+from langgraph.types import Command
 
 _REDUCING = ("BinaryOperatorAggregate", "DeltaChannel", "Topic")
 _PUSH = "__pregel_push"
@@ -110,14 +111,10 @@ def step_of(config: Mapping[str, Any]) -> float:
     return float(config["metadata"]["langgraph_step"])
 
 
-def task_of(config: Mapping[str, Any]) -> str:
-    """Return what tells one run of a node from every other."""
-    return str(config["metadata"]["langgraph_checkpoint_ns"])
-
-
-def is_packet(config: Mapping[str, Any]) -> bool:
-    """Whether a node was started by a ``Send``, and so got a packet instead of the state."""
-    return bool(config["metadata"]["langgraph_path"][0] == _PUSH)
+def task_of(config: Mapping[str, Any]) -> tuple[float, str, bool]:
+    """Return the step of a node's run, what tells the run from every other, and whether a ``Send`` started it."""
+    facts = config["metadata"]
+    return facts["langgraph_step"], facts["langgraph_checkpoint_ns"], facts["langgraph_path"][0] == _PUSH
 
 
 def thread_of(config: Mapping[str, Any] | None) -> str | None:
@@ -128,12 +125,10 @@ def thread_of(config: Mapping[str, Any] | None) -> str | None:
 
 def writes_of(output: Any) -> tuple[list[str], list[Any]]:
     """Return the channels that a node's output writes, and the nodes that it sends the run to."""
-    from langgraph.types import Command
-
+    if type(output) is dict or isinstance(output, Mapping):
+        return list(output), []
     if output is None:
         return [], []
-    if isinstance(output, Mapping):
-        return list(output), []
     if isinstance(output, Command):
         if output.graph is not None:
             return [], []
@@ -153,8 +148,6 @@ def writes_of(output: Any) -> tuple[list[str], list[Any]]:
 
 def parent_writes_of(output: Any) -> tuple[list[str], list[Any]]:
     """Return what a node in a subgraph writes to the graph around it, and where it sends that one."""
-    from langgraph.types import Command
-
     if not isinstance(output, Command) or output.graph != Command.PARENT:
         return [], []
     goto = output.goto if isinstance(output.goto, list | tuple) else (output.goto,) if output.goto else ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -65,17 +64,28 @@ class GraphRun:
             step: Number of the reader's step.
             own: A writer of this very step that the reader sees all the same: a router sees its own node's writes.
         """
-        seen = [(at, value) for at, value in self._writers.get(channel, ()) if at < step or value is own]
+        wrote = self._writers.get(channel, ())
         if channel in self._accumulating:
-            return tuple(dict.fromkeys((*self._source(channel), *(value for _, value in seen))))
-        if not seen:
+            seen = [value for at, value in wrote if at < step or value is own]
+            return tuple(dict.fromkeys((*self._source(channel), *seen)))
+        newest: float | None = None
+        found: list[Value] = []
+        for at, value in reversed(wrote):  # in the order of their steps
+            if value is own:
+                return (value,)
+            if at < step:
+                if newest is not None and at != newest:
+                    break
+                newest = at
+                found.append(value)
+        if not found:
             return self._source(channel)
-        newest = max(math.inf if value is own else at for at, value in seen)
-        return tuple(dict.fromkeys(v for at, v in seen if at == newest or (v is own and newest == math.inf)))
+        return (found[0],) if len(found) == 1 else tuple(dict.fromkeys(reversed(found)))
 
     def wrote(self, value: Value, channels: Iterable[str], step: float, task: str) -> None:
         """Note that a node wrote channels."""
-        self._step = max(self._step, step)
+        if step > self._step:
+            self._step = step
         self.tasks[task] = value
         for channel in channels:
             self._writers.setdefault(channel, []).append((step, value))

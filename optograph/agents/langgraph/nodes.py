@@ -15,7 +15,7 @@ from optograph.agents.langgraph.flow import GraphRun, Outer, running
 from optograph.agents.langgraph.sites import Site
 from optograph.agents.langgraph.unexplained import Unexplained
 from optograph.agents.langgraph.views import Reads, plain, view_of
-from optograph.context import call_context, current_context
+from optograph.context import enter_node, leave_node
 from optograph.graphs import OpInfo, Value
 from optograph.graphs.failure import error_record
 from optograph.graphs.packing import SCALARS, Packed
@@ -45,21 +45,23 @@ class _Traced(Runnable[Any, Any]):
         self.info = info
         self.unexplained = unexplained
         self._bound = bound
+        self._is_site = isinstance(bound, Site)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run it."""
         call = self._begin(input, config)
         if call is None:
             return self._now().invoke(input, config, **kwargs)
-        token = enter(call.frame)
+        frame, context = enter(call.frame), enter_node(self.path)
         try:
-            with call_context(node=self.path, parent=current_context().node):
-                output = self._now().invoke(call.view, config, **kwargs)
+            output = self._now().invoke(call.view, config, **kwargs)
         except BaseException as error:
-            leave(token)
+            leave(frame)
+            leave_node(context)
             call.failed(error)
             raise
-        leave(token)
+        leave(frame)
+        leave_node(context)
         return call.done(output)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -67,19 +69,20 @@ class _Traced(Runnable[Any, Any]):
         call = self._begin(input, config)
         if call is None:
             return await self._now().ainvoke(input, config, **kwargs)
-        token = enter(call.frame)
+        frame, context = enter(call.frame), enter_node(self.path)
         try:
-            with call_context(node=self.path, parent=current_context().node):
-                output = await self._now().ainvoke(call.view, config, **kwargs)
+            output = await self._now().ainvoke(call.view, config, **kwargs)
         except BaseException as error:
-            leave(token)
+            leave(frame)
+            leave_node(context)
             call.failed(error)
             raise
-        leave(token)
+        leave(frame)
+        leave_node(context)
         return call.done(output)
 
     def _now(self) -> Any:
-        return self._bound.now() if isinstance(self._bound, Site) else self._bound
+        return self._bound.now() if self._is_site else self._bound
 
     def _begin(self, given: Any, config: RunnableConfig | None) -> _Call | None:
         run = running.get()
@@ -192,10 +195,8 @@ class _Call:
     def __init__(self, owner: _Traced, run: GraphRun, given: Any, config: Mapping[str, Any]) -> None:
         self.owner = owner
         self.run = run
-        self.step = compat.step_of(config)
-        self.task = compat.task_of(config)
+        self.step, self.task, self._packet = compat.task_of(config)
         self._given = given
-        self._packet = compat.is_packet(config)
         self._reads: Reads = {}
         self.view = view_of(given, self._reads)
         self.frame = Frame(current().scope, {})
@@ -209,7 +210,7 @@ class _Call:
         if targets:
             self.run.decided(value, targets, self.step)
         outer = self.run.outer
-        if outer is not None:
+        if outer is not None and isinstance(output, Command):
             channels, targets = compat.parent_writes_of(output)
             for channel in channels:
                 outer.run.passed(channel, (value,), outer.step)
@@ -241,6 +242,8 @@ class _Call:
 
     def _arguments(self, own: Value | None) -> tuple[tuple[str, ...], tuple[Any, ...], tuple[Value, ...]]:
         found: dict[str, tuple[Value, ...]] = {}
+        if not self._reads:
+            return (), (), ()
         sender = self.run.packet(self._given) if self._packet else None
         if sender is not None:
             found.update(dict.fromkeys(self._reads, (sender,)))
@@ -249,8 +252,8 @@ class _Call:
                 writers = self.run.writers(channel, self.step, own)
                 if writers:
                     found[channel] = writers
-        args = tuple(one[0] if len(one) == 1 else Packed("list", None, one) for one in found.values())
-        return tuple(found), args, tuple(value for one in found.values() for value in one)
+        args = tuple([one[0] if len(one) == 1 else Packed("list", None, one) for one in found.values()])
+        return tuple(found), args, tuple([value for one in found.values() for value in one])
 
 
 class _Choice(_Call):
@@ -278,6 +281,8 @@ def shown(data: Any, depth: int = 0) -> Any:
     if kind in SCALARS or depth > _DEEPEST:
         return data
     if kind is dict:
+        if SCALARS.issuperset(map(type, data.values())):
+            return data
         return {key: shown(item, depth + 1) for key, item in data.items()}
     if kind is list or kind is tuple:
         return [shown(item, depth + 1) for item in data]
