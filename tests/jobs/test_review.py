@@ -10,9 +10,10 @@ import pytest
 
 from optograph.errors import UserError, WaitingForReview
 from optograph.evals import EvaluatorOptions, Task
+from optograph.graphs import FloatSpec, Parameter
 from optograph.jobs import RunOptions, RunResult, optimize
 from optograph.optimizers import Review, ReviewRequest, file_review, pending_review
-from optograph.serving import Request, ScriptedLM
+from optograph.serving import BudgetLimits, Request, ScriptedLM
 from optograph.storage import Journal
 
 PROPOSED = ("Judge carefully.", "Judge carefully, and be kind.", "Judge carefully, please.")
@@ -264,3 +265,66 @@ def test_an_answer_is_replaced_as_long_as_it_is_not_used(start: Any, tmp_path: P
             ("ben", "approve"),
         ]
         assert [one["by"] for one in journal.events("review")] == ["ben"]
+
+
+def test_a_budget_that_ends_before_an_edit_is_tested(start: Any, tmp_path: Path) -> None:
+    with pytest.raises(WaitingForReview):
+        start(tmp_path / "run")
+    with Journal.read(tmp_path / "run") as journal:
+        spent = len(journal.calls())
+    answer(tmp_path / "run", verdict="edit", values={"judge.instruction": "Judge carefully!"})
+    result = start(tmp_path / "run", limits=BudgetLimits(calls=spent + 45))  # 40 of these are kept for the final test
+    assert (result.status, instruction(result)) == ("budget", "Judge.")
+    assert instruction(start(tmp_path / "run")) == "Judge carefully!"
+
+
+def test_what_people_say_reaches_later_stages(
+    make_moods: Callable[[ScriptedLM], Any], task: Task, model: Model, tmp_path: Path
+) -> None:
+    def run() -> RunResult:
+        return optimize(
+            make_moods(model.make()),
+            task,
+            optimizer=[
+                ("fewshot", {"sets": 4, "size": 2, "first_rung": 4}),
+                ("optoprime", {"steps": 1, "minibatch": 4}),
+            ],
+            options=RunOptions(run_dir=tmp_path / "run", review="accepted"),
+        )
+
+    with pytest.raises(WaitingForReview) as caught:
+        run()
+    assert caught.value.request["changed"] == ["judge.demos"]
+    answer(tmp_path / "run", verdict="reject", comment="Quote nobody.", by="ana")
+    with pytest.raises(WaitingForReview):
+        run()
+    assert "Quote nobody. (judge.demos rejected: " in model.prompts[-1]
+    answer(tmp_path / "run", verdict="approve", by="ana")
+    assert instruction(run()) == PROPOSED[0]
+
+
+def test_small_models_hear_it_in_the_short_prompts(moods: Any, task: Task) -> None:
+    lm = ScriptedLM(lambda request: {"instruction": f"Judge carefully: happy or sad, in {request.draw} words?"})
+    said = iter(["Be\nbrief.", ""])
+    optimize(
+        moods,
+        task,
+        optimizer=[("optoprime", {"steps": 2, "style": "compact", "repairs": 0})],
+        optimizer_lm=lm,
+        options=RunOptions(review=lambda request: Review("reject", next(said))),
+    )
+    first, second = (request.messages[0].content for request in lm.requests)
+    assert second == f"{first} Be brief."
+
+    weight = Parameter(0.1, name="weight", spec=FloatSpec(0.0, 1.0))
+    heavier = ScriptedLM(lambda request: {"suggestion": {"weight": 0.8}, "answer": "CHANGE", "reasoning": ""})
+    optimize(
+        lambda text: "sad" if weight.data > 0.5 and "rain" in text else "happy",
+        task,
+        optimizer=[("optoprime", {"steps": 2, "style": "compact", "repairs": 0})],
+        optimizer_lm=heavier,
+        parameters=[weight],
+        options=RunOptions(review=lambda request: Review("reject", "Not so heavy.")),
+    )
+    assert "- Not so heavy. (weight rejected: 0.8)" in heavier.requests[1].messages[-1].content
+    assert "Not so heavy" not in heavier.requests[0].messages[-1].content
