@@ -27,6 +27,7 @@ HEAVY = {
     "xllamacpp",
     "jinja2",
     "rich",
+    "opentelemetry",
 }
 
 
