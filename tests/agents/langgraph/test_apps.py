@@ -35,6 +35,14 @@ NEW = "Quite other words, number seven."
 WAYS = [(method, mode) for method in METHODS for mode in (MODES if method.endswith("stream") else ("values",))]
 
 
+CASES = [(name, *way) for name, app in sorted(APPS.items()) for way in WAYS if app.sync or way[0].startswith("a")]
+MORE = [(name, given) for name, app in sorted(APPS.items()) for given in range(1, len(app.inputs))]
+
+CALLABLE = [
+    name for name, app in sorted(APPS.items()) if isinstance(app.inputs[0], dict) and app.arguments() == {"config": {}}
+]
+
+
 @pytest.fixture(params=sorted(APPS))
 def app(request: pytest.FixtureRequest) -> App:
     """Each app in turn."""
@@ -77,10 +85,8 @@ def test_there_are_enough_apps_and_they_know_nothing_of_us() -> None:
         ]
 
 
-@pytest.mark.parametrize(("method", "mode"), WAYS)
+@pytest.mark.parametrize(("app", "method", "mode"), CASES, indirect=["app"])
 def test_results_are_the_same_and_edges_are_true(app: App, method: str, mode: Any) -> None:
-    if not (app.sync or method.startswith("a")):
-        pytest.skip("its nodes are async only")
     expected = ran(app, app.build(), method, mode)
     traced = trace_langgraph(app.build())
     found = ran(app, traced, method, mode)
@@ -89,10 +95,8 @@ def test_results_are_the_same_and_edges_are_true(app: App, method: str, mode: An
     assert dataflow(found.tape) == app.edges
 
 
-@pytest.mark.parametrize("given", [1, 2])
+@pytest.mark.parametrize(("app", "given"), MORE, indirect=["app"])
 def test_other_inputs_give_the_same_results_too(app: App, given: int) -> None:
-    if given >= len(app.inputs):
-        pytest.skip("it has no such input")
     expected = ran(app, app.build(), usual(app), given=given)
     found = ran(app, trace_langgraph(app.build()), usual(app), given=given)
     assert comparable(app, found.results, "values") == comparable(app, expected.results, "values")
@@ -236,14 +240,9 @@ def test_a_changed_prompt_shows_in_the_answer() -> None:
     assert result["answer"].endswith(NEW)
 
 
+@pytest.mark.parametrize("app", CALLABLE, indirect=True)
 def test_a_value_holds_the_final_state_and_comes_from_the_prompts(app: App) -> None:
     data = app.inputs[0]
-    if not (
-        isinstance(data, dict) and not app.resume and "config" in app.arguments() and not app.arguments()["config"]
-    ):
-        pytest.skip("its input is no dict, or it needs a config")
-    if "context" in app.arguments():
-        pytest.skip("it needs a context")
     traced = trace_langgraph(app.build())
     with recording():
         value = traced(**data) if app.sync else asyncio.run(traced.acall(**data))
