@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,19 +59,18 @@ def review(
         console().print(draw_request(request, answered))
     if given is None and not as_json and sys.stdin.isatty():
         given = _asked(request)
-    if given is None:
-        _say_how(run, request, answered, as_json=as_json)
-    else:
-        verdict, comment, edits = given
-        answered = _file(run, request, verdict, comment, edits, by)
+    if given is not None:
+        answered = _file(run, request, given, by)
     if go_on and answered is not None:
         from optograph.cli.running import resume
 
         resume(run, as_json=as_json)
-    elif given is not None and as_json:
+    elif as_json:
         print_json({"run_dir": str(run), "request": request.to_json(), "answer": answered and answered.to_json()})
-    elif given is not None:
+    elif answered is not None:
         say(f"To continue: {resume_command(run)}")
+    else:
+        say("To answer: --approve, --reject, --feedback TEXT, --set NAME=VALUE or --edit NAME=FILE")
 
 
 def _waiting(run: Path) -> tuple[ReviewRequest, Review | None]:
@@ -161,25 +159,17 @@ def _constraint(request: ReviewRequest, name: str) -> str:
     return str(request.parameters.get(name, {}).get("constraint") or "as it is now")
 
 
-def _file(run: Path, request: ReviewRequest, verdict: str, comment: str, edits: Mapping[str, Any], by: str) -> Review:
+def _file(run: Path, request: ReviewRequest, given: _Answer, by: str) -> Review:
     """Write the answer into the run's journal."""
     from optograph.optimizers import Review, file_review
     from optograph.storage import Journal
 
-    answer = Review.from_json({"verdict": verdict, "comment": comment, "values": dict(edits), "by": by})
+    verdict, comment, edits = given
+    answer = Review.from_json({"verdict": verdict, "comment": comment, "values": edits, "by": by})
     with Journal.open(run, counted=False) as journal:
         filed = file_review(journal, request, answer)
     say(f"{filed.by} {_DONE[filed.verdict]} candidate {request.candidate.id} at {filed.at}")
     return filed
-
-
-def _say_how(run: Path, request: ReviewRequest, answered: Review | None, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"run_dir": str(run), "request": request.to_json(), "answer": answered and answered.to_json()})
-    elif answered is not None:
-        say(f"To continue: {resume_command(run)}")
-    else:
-        say("To answer: --approve, --reject, --feedback TEXT, --set NAME=VALUE or --edit NAME=FILE")
 
 
 # -- in a terminal --------------------------------------------------------------------------------

@@ -85,6 +85,12 @@ def test_an_approval_with_words_and_going_on_at_once(waiting: Command, folder: P
     assert "waits for no review (finished" in ended.err
 
 
+def test_going_on_with_an_answer_that_is_there(waiting: Command) -> None:
+    assert waiting("review", "moods-001", "--go-on", "--json").data["answer"] is None
+    assert waiting("review", "moods-001", "--reject").code == 0
+    assert waiting("review", "moods-001", "--go-on", "--json").data["status"] == "finished"
+
+
 def test_feedback_alone_sends_it_back(waiting: Command, folder: Path) -> None:
     done = waiting("review", "moods-001", "--feedback", "Too vague.", "--json")
     assert done.data["answer"]["verdict"] == "reject"
