@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from typing import Any
 
-from optograph.telemetry import span
+from optograph.telemetry import current_spans, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,9 @@ class CallContext:
 _current: ContextVar[CallContext | None] = ContextVar("optograph_call_context", default=None)
 _EMPTY = CallContext()
 
+Entered = tuple[Token[CallContext | None], AbstractContextManager[Any] | None]
+"""A node that was begun: the context before it, and its span where one is made."""
+
 
 def current_context() -> CallContext:
     """Return the context of the running call (an empty one outside any)."""
@@ -63,16 +66,30 @@ def call_context(**changes: Any) -> Iterator[CallContext]:
         _current.reset(token)
 
 
-def enter_node(node: str) -> Token[CallContext | None]:
+def enter_node(node: str) -> Entered:
     """Begin a node inside the present one: the quick form of `call_context` for what runs very often.
 
     Returns:
         What `leave_node` takes, in the same task.
     """
     now = _current.get() or _EMPTY
-    return _current.set(CallContext(now.run, now.role, now.candidate, now.example, now.repeat, node, parent=now.node))
+    context = CallContext(now.run, now.role, now.candidate, now.example, now.repeat, node, parent=now.node)
+    token, spans = _current.set(context), current_spans()
+    if spans is None:
+        return token, None
+    opened = spans.span("node", node, context)
+    opened.__enter__()
+    return token, opened
 
 
-def leave_node(token: Token[CallContext | None]) -> None:
-    """Go back to the node before."""
+def leave_node(entered: Entered, error: BaseException | None = None) -> None:
+    """Go back to the node before.
+
+    Args:
+        entered: What `enter_node` gave.
+        error: What the node failed with, for its span.
+    """
+    token, opened = entered
+    if opened is not None:
+        opened.__exit__(None if error is None else type(error), error, None)
     _current.reset(token)

@@ -57,7 +57,7 @@ class _Traced(Runnable[Any, Any]):
             output = self._now().invoke(call.view, config, **kwargs)
         except BaseException as error:
             leave(frame)
-            leave_node(context)
+            leave_node(context, None if compat.is_pause(error) else error)
             call.failed(error)
             raise
         leave(frame)
@@ -74,7 +74,7 @@ class _Traced(Runnable[Any, Any]):
             output = await self._now().ainvoke(call.view, config, **kwargs)
         except BaseException as error:
             leave(frame)
-            leave_node(context)
+            leave_node(context, None if compat.is_pause(error) else error)
             call.failed(error)
             raise
         leave(frame)
