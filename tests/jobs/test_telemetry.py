@@ -405,6 +405,30 @@ def test_calls_of_a_langgraph_apps_own_models_stand_below_their_nodes(spans: Spa
     assert calls[1].status.status_code is trace.StatusCode.ERROR
 
 
+def test_a_pause_of_a_langgraph_app_is_no_error(spans: Spans) -> None:
+    from langgraph.checkpoint.memory import InMemorySaver
+    from langgraph.graph import END, START, StateGraph
+    from langgraph.types import Command, interrupt
+
+    from optograph.agents.langgraph import trace_langgraph
+
+    def ask(state: Asked) -> Asked:
+        return {"text": str(interrupt("which?"))}
+
+    graph = StateGraph(Asked)
+    graph.add_node("ask", ask)
+    graph.add_edge(START, "ask")
+    graph.add_edge("ask", END)
+    app = trace_langgraph(graph.compile(checkpointer=InMemorySaver()))
+    thread = {"configurable": {"thread_id": "1"}}
+    with run_spans(spans.options().telemetry, "t", {}):
+        app.invoke({"text": ""}, thread)
+        assert app.invoke(Command(resume="this one"), thread)["text"] == "this one"
+    nodes = spans.named("run_node ask")
+    assert len(nodes) == 2
+    assert all("error.type" not in said(one) for one in nodes)
+
+
 def test_a_call_told_afterwards_began_when_it_did(spans: Spans) -> None:
     note = {"model": "m", "prompt": "continue this", "texts": ["so"], "usage": [3, 1], "latency_s": 1.5}
     called("openai", note)  # nobody listens
