@@ -43,7 +43,7 @@ def write(state: State) -> dict[str, Any]:
     return {"number": state["number"] + 1, "text": PROMPT}
 
 
-def chain(node: Callable[[State], dict[str, Any]], nodes: int) -> Any:
+def chain(node: Any, nodes: int) -> Any:
     """Return a compiled chain of so many nodes."""
     builder = StateGraph(State)
     names = [f"n{number}" for number in range(nodes)]

@@ -50,7 +50,7 @@ class _CallRecorder(BaseCallbackHandler):
             return
         note, started = known
         answers = response.generations[0] if response.generations else []
-        note["texts"] = [one.text for one in answers]
+        note["texts"] = [str(one.text) for one in answers]
         note["latency_s"] = time.monotonic() - started
         note |= _facts(answers)
         annotate(calls=[note])
