@@ -57,9 +57,11 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_importing_every_part_loads_no_optional_package() -> None:
+    # The adapter of LangGraph is made of LangGraph's own classes; whoever imports it has a graph of theirs.
+    names = [name for name in modules() if not name.startswith("optograph.agents.langgraph")]
     code = (
         "import sys, json, importlib\n"
-        f"for name in {modules()!r}: importlib.import_module(name)\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
         "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     )
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
