@@ -52,6 +52,7 @@ def rebuilt(
             gives; returns the path to use.
     """
     made = app.copy({"channels": dict(app.channels)})  # making it puts a channel of its own there
+    made.cache = None  # its keys know nothing of prompts: one candidate would get another's answers
     made.nodes = {
         name: _with_branches(_with_bound(node, nodes.get(name)), name, route) for name, node in app.nodes.items()
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import inspect
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,8 +11,6 @@ from typing import Any
 from optograph.agents.langgraph.rewriting import fill
 from optograph.agents.langgraph.sites import Found, Site, changes
 from optograph.graphs import Parameter
-
-_OWN = ("__name__", "__package__", "__spec__", "__loader__", "__file__", "__path__")
 
 
 class GlobalsView(dict[str, Any]):
@@ -22,8 +21,8 @@ class GlobalsView(dict[str, Any]):
     """
 
     def __init__(self, module: dict[str, Any], sites: Found) -> None:
-        # An import inside the function reads these from the dict itself.
-        super().__init__({name: module[name] for name in _OWN if name in module})
+        # The body of a class inside the function, and imports there, read the dict itself.
+        super().__init__(module)
         self._module = module
         self._sites = sites
 
@@ -126,8 +125,11 @@ class FunctionSite(Site):
 
 
 def global_names(code: types.CodeType) -> set[str]:
-    """Return the names that a function and the functions in it look up outside, attributes among them."""
-    names = set(code.co_names)
+    """Return the names that a function and the functions in it look up outside, attributes among them.
+
+    What the body of a class in it looks up is left out: the interpreter asks no view for that.
+    """
+    names = set(code.co_names) if code.co_flags & inspect.CO_OPTIMIZED else set()
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             names |= global_names(constant)

@@ -35,13 +35,11 @@ class Search:
     Args:
         finder: Keeps the parameters.
         graphs: Makes the site of a compiled graph that the code calls.
-        prompts_in_code: Whether texts in the code itself count too.
     """
 
-    def __init__(self, finder: Finder, graphs: GraphSearch, *, prompts_in_code: bool = True) -> None:
+    def __init__(self, finder: Finder, graphs: GraphSearch) -> None:
         self.finder = finder
         self._graphs = graphs
-        self._in_code = prompts_in_code
         self._seen: dict[int, tuple[Any, Site | None]] = {}
 
     def look(self, thing: Any, place: Place) -> Site | None:
@@ -106,7 +104,7 @@ class Search:
         new = code
         if not writes_globals(code):
             names = self._globals(function, here)
-            rewritten = rewrite(function) if self._in_code else None
+            rewritten = rewrite(function)
             if rewritten is not None:
                 new, texts = rewritten
                 names |= self._texts(texts, here)
@@ -280,7 +278,12 @@ class Search:
             for name, value in values.items()
             if (site := self.look(value, here.below(name, name))) is not None
         }
-        return InstanceSite(thing, attributes, methods) if attributes or methods else None
+        if not (attributes or methods):
+            return None
+        try:
+            return InstanceSite(thing, attributes, methods)
+        except TypeError:  # a class that allows no subclass, or whose objects cannot be made without their own data
+            return None
 
     def _settings(self, thing: Any, place: Place) -> Site | None:
         """Make a site of an object whose attributes the user has named as settings."""
