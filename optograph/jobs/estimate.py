@@ -14,7 +14,7 @@ from optograph.agents import Agent, Step
 from optograph.errors import UserError
 from optograph.evals import Task
 from optograph.jobs.job import Job
-from optograph.jobs.probing import Measured, Probe, factory_of, run_probe
+from optograph.jobs.probing import Measured, Probe, run_probe
 from optograph.jobs.rehearsal import Rehearsal, StandIn, rehearse
 from optograph.jobs.run import _make_optimizer, _set_parameters, load_task
 from optograph.jobs.sizing import (
@@ -30,7 +30,7 @@ from optograph.jobs.sizing import (
     search_calls,
     shown,
 )
-from optograph.jobs.targets import call_with, takes
+from optograph.jobs.workflows import build_workflow, find_target, wants_model
 from optograph.optimizers import Plan
 from optograph.serving import Choice, Request
 
@@ -132,9 +132,9 @@ def _splits(task: Task) -> Splits:
 
 def _rehearsed(job: Job, base: Path, task: Task, notes: list[str]) -> Workload | None:
     """Return how the workflow uses its model; None where it takes none."""
-    factory = factory_of(job, base)
+    target = find_target(job.workflow, base)
     lm = StandIn(job.models.task_model().name)
-    workflow = call_with(factory, {"lm": lm, "train": task.train})
+    workflow = build_workflow(target, job.workflow, lm, task.train)
     _set_parameters(workflow, job.parameters)
     found = rehearse(job, workflow, task, lm)
     requests = found.all_requests()
@@ -144,8 +144,8 @@ def _rehearsed(job: Job, base: Path, task: Task, notes: list[str]) -> Workload |
         notes.append(
             f"{found.failures} of {len(found.examples)} rehearsed examples failed, which may be the stand-in's fault."
         )
-    if not requests and not found.overhead and not found.steps and not takes(factory, "lm"):
-        notes.append("The workflow takes no `lm`: what it calls by itself is not charged to the budget.")
+    if not requests and not found.overhead and not found.steps and not wants_model(target):
+        notes.append("The workflow takes no `lm` and no `model`: what it calls by itself is not charged to the budget.")
         return None
     counts = [len(one) for one in found.requests.values()]
     attempts = max(1, sum(_attempts(step, lm.name) for step in found.steps))

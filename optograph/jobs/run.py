@@ -25,7 +25,8 @@ from optograph.jobs.optimize import make_session, optimize_with
 from optograph.jobs.options import Origin, RunOptions, RunResult, SilentView, Telemetry, View
 from optograph.jobs.pricing import settle_prices
 from optograph.jobs.stages import make_sequence
-from optograph.jobs.targets import call_with, resolve, takes
+from optograph.jobs.targets import resolve
+from optograph.jobs.workflows import build_workflow, find_target, wants_model
 from optograph.optimizers import AcceptanceRule, Optimizer
 from optograph.serving import BaseLM, OpenAILM, load_lm, run_sync
 from optograph.storage import Journal, content_hash
@@ -67,21 +68,19 @@ def run_job(
     view = view or SilentView()
     optimizer = _make_optimizer(job)
     task = load_task(job.task, base)
-    factory = resolve(job.workflow.target, base)
-    if not callable(factory):
-        raise UserError(f"{job.workflow.target!r} is no function: name one that builds the workflow")
+    target = find_target(job.workflow, base)
     task_model, optimizer_model = job.models.task_model(), job.models.optimizer_model()
     origin = Origin(job.model_dump(mode="json"), base, job_file, frozenset(changed))
     options = _options(job, run_dir, origin, fork, replay)
     with open_books(options, view) as books:
-        wanted = [task_model, optimizer_model] if takes(factory, "lm") else [optimizer_model]
+        wanted = [task_model, optimizer_model] if wants_model(target) else [optimizer_model]
         models = _load_models(wanted, preflight=replay is None)
         try:
             if replay is None:
                 named = (("task", _key(task_model)), ("optimizer", _key(optimizer_model)))
                 settle_prices(books.budget, [(role, models[key]) for role, key in named if key in models])
             wrapped = {key: books.wrap(lm) for key, lm in models.items()}
-            workflow = call_with(factory, {"lm": wrapped.get(_key(task_model)), "train": task.train})
+            workflow = build_workflow(target, job.workflow, wrapped.get(_key(task_model)), task.train)
             _set_parameters(workflow, job.parameters)
             with allow_unsandboxed() if job.workflow.allow_unsandboxed else nullcontext():
                 session = make_session(books, workflow, task, optimizer, options, view)

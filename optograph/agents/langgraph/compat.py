@@ -38,6 +38,11 @@ def is_async_only(bound: Any) -> bool:
     return is_function(bound) and bound.func is None
 
 
+def inputs_of(node: Any) -> tuple[str, ...]:
+    """Return the channels that a node is given."""
+    return (node.channels,) if isinstance(node.channels, str) else tuple(node.channels)
+
+
 def rebuilt(
     app: Pregel[Any, Any, Any, Any],
     nodes: Mapping[str, Any],

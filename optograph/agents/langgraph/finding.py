@@ -53,6 +53,7 @@ class Finder:
         extra: Specs of further settings, by ``NODE.VARIABLE`` or ``NODE.VARIABLE.ATTRIBUTE``.
         parameters: The parameters by name.
         found: Each text with each node that reads it.
+        files: Files of the code that was searched.
     """
 
     rename: Mapping[str, str] = field(default_factory=dict)
@@ -60,6 +61,7 @@ class Finder:
     extra: Mapping[str, Spec] = field(default_factory=dict)
     parameters: dict[str, Parameter] = field(default_factory=dict)
     found: list[FoundPrompt] = field(default_factory=list)
+    files: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._places: dict[tuple[Hashable, ...], tuple[str, Parameter | None]] = {}

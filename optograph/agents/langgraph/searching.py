@@ -97,6 +97,7 @@ class Search:
     def function(self, function: types.FunctionType, place: Place) -> Site | None:
         """Return the site of a function of the user's."""
         code = function.__code__
+        self.finder.files.add(code.co_filename)
         site = FunctionSite(function)
         self._seen[id(function)] = (function, site)  # it may call itself
         here = Place(place.node, place.path, place.where, code.co_filename, code.co_firstlineno, place.key)
