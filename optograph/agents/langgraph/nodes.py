@@ -208,6 +208,9 @@ class _Call:
 
     def done(self, output: Any) -> Any:
         """Record what the node gave, and return it."""
+        if type(output) is dict and SCALARS.issuperset(map(type, output.values())):  # the common case, made quick
+            self.run.wrote(self.value(output), output, self.step, self.task)
+            return output
         output = plain(output)
         value = self.value(shown(output))
         channels, targets = compat.writes_of(output)
@@ -257,8 +260,9 @@ class _Call:
                 writers = self.run.writers(channel, self.step, own)
                 if writers:
                     found[channel] = writers
-        args = tuple([one[0] if len(one) == 1 else Packed("list", None, one) for one in found.values()])
-        return tuple(found), args, tuple([value for one in found.values() for value in one])
+        every = found.values()
+        args = tuple([one[0] if len(one) == 1 else Packed("list", None, one) for one in every])
+        return tuple(found), args, tuple([value for one in every for value in one])
 
 
 class _Choice(_Call):
