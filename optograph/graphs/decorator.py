@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, Protocol, cast, overload
 
 from optograph.errors import UserError
-from optograph.graphs.code import Target, TrainableCode, source_of
+from optograph.graphs.code import Target, TrainableCode, code_of, source_of
 from optograph.graphs.failure import PASS_THROUGH
 from optograph.graphs.opinfo import OpInfo
 from optograph.graphs.packing import SCALARS, Traceable, unwrap, unwrap_all
@@ -201,7 +201,7 @@ def _plan(
     return _Plan(
         function,
         info,
-        Target(function, getattr(function, "__code__", None), text),
+        Target(function, code_of(function), text),
         TrainableCode(function, info.name, text, allowed=allowed) if trainable else None,
         method,
         {p.name: p.default for p in parameters if isinstance(p.default, Traceable)},

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -277,6 +278,25 @@ def test_errors_name_their_line(error: Exception, message: str) -> None:
     assert failed.data["lineno"] == 5
     with no_tracing(), pytest.raises(OpError, match="work failed"):
         failing(error)(X)
+
+
+def test_the_line_is_that_of_the_decorated_function() -> None:
+    def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any) -> Any:
+            return function(*args)
+
+        return call
+
+    @op
+    @logged
+    def work(x: Any) -> Any:
+        """Fail."""
+        return x / 0
+
+    with pytest.raises(OpError) as caught:
+        work(X)
+    assert caught.value.value.data["line"].startswith("return x / 0  # <---")
 
 
 def test_a_wrong_call_is_a_failure_too() -> None:
