@@ -32,13 +32,16 @@ def resolve(target: str, base: Path) -> Any:
     module = load_module(where, base)
     found = getattr(module, name, None)
     if found is None:
-        known = sorted(
-            key
-            for key, value in vars(module).items()
-            if (callable(value) or hasattr(value, "invoke")) and not key.startswith("_")
-        )
-        raise UserError(f"{where!r} has no {name!r}; it defines {known!r}")
+        raise UserError(f"{where!r} has no {name!r}; it defines {_names(module)!r}")
     return found
+
+
+def _names(module: ModuleType) -> list[str]:
+    """Return what can be a target in a module: what it defines itself, else what it imports too."""
+    known = {key: one for key, one in vars(module).items() if callable(one) or hasattr(one, "invoke")}
+    own = [key for key, one in known.items() if getattr(one, "__module__", module.__name__) == module.__name__]
+    apps = [key for key, one in known.items() if hasattr(one, "invoke") and not isinstance(one, type)]
+    return sorted(key for key in {*own, *apps} or known if not key.startswith("_"))
 
 
 def load_module(where: str, base: Path) -> ModuleType:

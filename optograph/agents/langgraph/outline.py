@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from optograph.agents.langgraph import compat
 from optograph.agents.langgraph.building import where_of
+from optograph.agents.langgraph.flow import END
 
 Kind = Literal["function", "async function", "graph", "runnable"]
 
@@ -46,11 +47,15 @@ def outline(app: Any, path: str = "") -> Iterator[NodeOutline]:
     for name, node in compat.nodes_of(app).items():
         bound = compat.bound_of(node)
         file, line = where_of(bound)
-        then = tuple(dict.fromkeys(target for source, target, _ in edges if source == name))
-        conditional = tuple(dict.fromkeys(target for source, target, chosen in edges if source == name and chosen))
+        then = _sorted({target for source, target, _ in edges if source == name})
+        conditional = _sorted({target for source, target, chosen in edges if source == name and chosen})
         yield NodeOutline(f"{path}{name}", _kind(bound), file, line, compat.inputs_of(node), then, conditional)
         if compat.is_compiled(bound):
             yield from outline(bound, f"{path}{name}/")
+
+
+def _sorted(names: set[str]) -> tuple[str, ...]:
+    return tuple(sorted(names, key=lambda name: (name == END, name)))
 
 
 def _kind(bound: Any) -> Kind:

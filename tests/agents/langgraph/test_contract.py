@@ -68,6 +68,15 @@ def _is_cached(member: Any) -> bool:
     return isinstance(member, functools.cached_property)
 
 
+def test_a_node_declares_what_it_is_given() -> None:
+    nodes = compat.nodes_of(chain(("a", write)))
+    assert compat.inputs_of(nodes["a"]) == ("plain", "many"), "`optograph inspect` shows these"
+    whole: Any = StateGraph(str)
+    whole.add_node("a", lambda state: state)
+    whole.add_edge(START, "a")
+    assert compat.inputs_of(compat.nodes_of(whole.compile())["a"]) == ("__root__",)
+
+
 def test_a_copied_node_runs_its_new_runnable() -> None:
     app = chain(("a", write))
     assert app.invoke({}) == {"plain": "written", "many": []}
