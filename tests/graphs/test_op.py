@@ -342,6 +342,17 @@ def test_some_errors_pass_through(error: BaseException) -> None:
     assert names(total(X)) == ["x"]
 
 
+def test_an_exit_ends_the_program_however_the_op_is_called() -> None:
+    work = failing(SystemExit(3))
+    ways: list[tuple[list[Any], dict[str, Any]]] = [([X], {}), ([], {"x": X}), ([[X]], {})]
+    for args, kwargs in ways:
+        with pytest.raises(SystemExit):
+            work(*args, **kwargs)
+        with no_tracing(), pytest.raises(SystemExit):
+            work(*args, **kwargs)
+    assert names(total(X)) == ["x"]
+
+
 def test_failures_are_on_the_tape() -> None:
     with tracing() as tape, pytest.raises(OpError):
         failing(KeyError())(X)
