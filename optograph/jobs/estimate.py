@@ -14,6 +14,7 @@ from optograph.agents import Agent, Step
 from optograph.errors import UserError
 from optograph.evals import Task
 from optograph.jobs.job import Job
+from optograph.jobs.paths import path_of
 from optograph.jobs.probing import Measured, Probe, run_probe
 from optograph.jobs.rehearsal import Rehearsal, StandIn, rehearse
 from optograph.jobs.run import _make_optimizer, _set_parameters, load_task
@@ -67,7 +68,7 @@ class Estimate(BaseModel):
     probe: Probe | None = None
 
 
-def estimate_job(job: Job, base: Path, *, probe: int = 0) -> Estimate:
+def estimate_job(job: Job, base: str | Path, *, probe: int = 0) -> Estimate:
     """Tell what a job will use.
 
     Without a probe, no model is asked and no server is needed: the workflow runs on a few train examples with a
@@ -85,6 +86,7 @@ def estimate_job(job: Job, base: Path, *, probe: int = 0) -> Estimate:
     """
     if probe < 0:
         raise UserError(f"probe must be a number of examples, at least 0, not {probe!r}")
+    base = path_of(base, "base")
     task = load_task(job.task, base)
     optimizer = _make_optimizer(job)
     plan = optimizer.plan(task)
