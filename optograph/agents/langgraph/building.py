@@ -37,6 +37,7 @@ class Builder:
 
     def graph(self, app: Any, path: str) -> Any:
         """Return the rebuilt copy of a graph."""
+        self.finder.words |= compat.names_in(app)
         nodes = {name: self._node(app, name, node, path) for name, node in compat.nodes_of(app).items()}
         return compat.rebuilt(app, nodes, lambda name, found, ends: self._route(name, found, ends, path))
 
@@ -54,6 +55,8 @@ class Builder:
 
     def _route(self, name: str, found: Any, ends: Mapping[Any, str] | None, path: str) -> Any:
         whole = f"{path}{name}"
+        if compat.is_async_only(found):
+            self.async_only = True
         place = Place(whole, (found.get_name(),), "constant", *where_of(found), (whole, found.get_name()))
         site = self._site(found, place)
         info = OpInfo(

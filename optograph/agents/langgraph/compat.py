@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from langchain_core.runnables import RunnableBinding, RunnableParallel, RunnableSequence
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
 from langgraph.types import Command
@@ -35,7 +36,13 @@ def is_function(bound: Any) -> bool:
 
 def is_async_only(bound: Any) -> bool:
     """Whether a node's runnable cannot be called without an event loop."""
-    return is_function(bound) and bound.func is None
+    if isinstance(bound, RunnableSequence):
+        return any(is_async_only(one) for one in bound.steps)
+    if isinstance(bound, RunnableParallel):
+        return any(is_async_only(one) for one in bound.steps__.values())
+    if isinstance(bound, RunnableBinding):
+        return is_async_only(bound.bound)
+    return hasattr(bound, "afunc") and getattr(bound, "func", None) is None
 
 
 def inputs_of(node: Any) -> tuple[str, ...]:
@@ -84,6 +91,17 @@ def _with_branches(node: Any, name: str, route: Callable[[str, Any, Mapping[Any,
         other.func, other.afunc = new._route, new._aroute
         node.writers[number] = other
     return node
+
+
+def names_in(app: Pregel[Any, Any, Any, Any]) -> set[str]:
+    """Return the names that nodes and the ends of conditional edges go by."""
+    found = set(app.nodes)
+    for node in app.nodes.values():
+        for writer in node.writers:
+            spec: Any = getattr(getattr(writer, "func", None), "__self__", None)
+            if type(spec).__name__ == "BranchSpec":
+                found |= {one for one in spec.ends or () if isinstance(one, str)}
+    return found
 
 
 def branches_of(app: Pregel[Any, Any, Any, Any]) -> Iterator[tuple[str, Any]]:

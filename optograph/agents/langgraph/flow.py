@@ -46,9 +46,22 @@ class GraphRun:
         self._input: Value | None = None
         self._data = given
         self._parents = parents
+        self.failed.clear()
+        if self._given and self._writers:
+            self._forget()
         for channel in self._given:
             if channel in self._writers:
                 self._writers[channel].append((self._step + 0.5, self.input()))
+
+    def _forget(self) -> None:
+        """Let go of what no later turn can see: who sent whom, and all but the newest writers of a channel."""
+        self.tasks.clear()
+        self._controls.clear()
+        self._packets.clear()
+        for channel, wrote in self._writers.items():
+            if channel not in self._accumulating:
+                newest = max(at for at, _ in wrote)
+                wrote[:] = [one for one in wrote if one[0] == newest]
 
     def input(self) -> Value:
         """Return the value that stands for the input."""

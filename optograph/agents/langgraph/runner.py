@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from langchain_core.runnables import Runnable, RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from optograph.agents.langgraph import compat
 from optograph.agents.langgraph.flow import END, GraphRun, running
@@ -72,7 +74,14 @@ class GraphRunner(Runnable[Any, Any]):
         return (await self.arun(input, config, **kwargs)).output
 
     def run(
-        self, given: Any, config: Any = None, *, parents: tuple[Value, ...] = (), typed: bool = False, **kwargs: Any
+        self,
+        given: Any,
+        config: Any = None,
+        *,
+        parents: tuple[Value, ...] = (),
+        typed: bool = False,
+        only: str | None = None,
+        **kwargs: Any,
     ) -> Outcome:
         """Run the graph.
 
@@ -81,6 +90,7 @@ class GraphRunner(Runnable[Any, Any]):
             config: Its configuration.
             parents: Values that the input was made of.
             typed: Whether a failure is an ``OpError`` that feedback can start from, instead of the app's own.
+            only: Key of the output that counts; its value comes from no node that wrote only others.
             **kwargs: What ``invoke`` takes.
         """
         run = self._start(given, config, parents)
@@ -95,10 +105,17 @@ class GraphRunner(Runnable[Any, Any]):
             raise
         finally:
             running.reset(token)
-        return Outcome(output, self._finish(run, output))
+        return Outcome(output, self._finish(run, output, only))
 
     async def arun(
-        self, given: Any, config: Any = None, *, parents: tuple[Value, ...] = (), typed: bool = False, **kwargs: Any
+        self,
+        given: Any,
+        config: Any = None,
+        *,
+        parents: tuple[Value, ...] = (),
+        typed: bool = False,
+        only: str | None = None,
+        **kwargs: Any,
     ) -> Outcome:
         """Like ``run``, from async code."""
         run = self._start(given, config, parents)
@@ -113,7 +130,37 @@ class GraphRunner(Runnable[Any, Any]):
             raise
         finally:
             running.reset(token)
-        return Outcome(output, self._finish(run, output))
+        return Outcome(output, self._finish(run, output, only))
+
+    def run_apart(self, given: Any, config: Any = None, **kwargs: Any) -> Outcome:
+        """Like ``run``, on a thread of its own where the graph has a checkpointer; the thread is deleted after it."""
+        config, thread = self._apart(config)
+        try:
+            return self.run(given, config, **kwargs)
+        finally:
+            if thread is not None:
+                self._threads.pop(thread, None)
+                with suppress(NotImplementedError):  # not every checkpointer can
+                    self.built.checkpointer.delete_thread(thread)
+
+    async def arun_apart(self, given: Any, config: Any = None, **kwargs: Any) -> Outcome:
+        """Like ``run_apart``, from async code."""
+        config, thread = self._apart(config)
+        try:
+            return await self.arun(given, config, **kwargs)
+        finally:
+            if thread is not None:
+                self._threads.pop(thread, None)
+                with suppress(NotImplementedError):
+                    await self.built.checkpointer.adelete_thread(thread)
+
+    def _apart(self, config: Mapping[str, Any] | None) -> tuple[Any, str | None]:
+        if not isinstance(getattr(self.built, "checkpointer", None), BaseCheckpointSaver):
+            return config, None
+        thread = uuid4().hex
+        given = {**((config or {}).get("configurable") or {}), "thread_id": thread}
+        given.pop("checkpoint_id", None)  # of another thread
+        return {**(config or {}), "configurable": given}, thread
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """Run the graph, as its own ``stream`` does."""
@@ -160,7 +207,8 @@ class GraphRunner(Runnable[Any, Any]):
             parents = tuple(frame.reads)
         thread = compat.thread_of(config) if getattr(self.built, "checkpointer", None) else None
         known = None if thread is None else self._threads.get(thread)
-        if known is not None:
+        if thread is not None and known is not None:
+            self._threads.move_to_end(thread)
             known.begin(given, parents)
             return known
         run = GraphRun(self.path, self._reducing, given)
@@ -171,8 +219,11 @@ class GraphRunner(Runnable[Any, Any]):
                 self._threads.popitem(last=False)
         return run
 
-    def _finish(self, run: GraphRun, output: Any) -> Value:
-        found = {channel: writers for channel in self._outputs if (writers := run.writers(channel, float("inf")))}
+    def _finish(self, run: GraphRun, output: Any, only: str | None = None) -> Value:
+        channels = self._outputs
+        if only is not None and isinstance(output, Mapping) and only in output:
+            channels, output = (only,), {only: output[only]}
+        found = {channel: writers for channel in channels if (writers := run.writers(channel, float("inf")))}
         args = tuple(one[0] if len(one) == 1 else Packed("list", None, one) for one in found.values())
         info = {"node": f"{self.path}{END}"}
         value = make(_OUTPUT, args, shown(output), Extra(tuple(found), (), None, info))

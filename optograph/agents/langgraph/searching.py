@@ -310,7 +310,9 @@ class Search:
         sites: dict[Any, Site] = {}
         for name in self.finder.settings_below(place):
             first = name.partition(".")[0]
-            site = self.look(getattr(thing, first, None), place.below(first, first, "attribute"))
+            if not hasattr(thing, first):  # it belongs to what holds this object, such as a tool's description
+                continue
+            site = self.look(getattr(thing, first), place.below(first, first, "attribute"))
             if site is not None:
                 sites[first] = site
         return CopySite(thing, sites) if sites else None
@@ -338,8 +340,6 @@ def _content(cell: Any) -> Any:
         return None
 
 
-def _wraps(outer: types.FunctionType, inner: types.FunctionType) -> bool:
-    return getattr(outer, "__wrapped__", None) is inner
 def _function_in(member: Any) -> types.FunctionType | None:
     """Return the function of a method, a static or class method, or a property, where it is the user's own."""
     found = member.__func__ if isinstance(member, staticmethod | classmethod) else member
@@ -352,6 +352,8 @@ def _is_kept(thing: Any, name: str, value: Any) -> bool:
     return isinstance(value, str) and isinstance(getattr(type(thing), name, None), functools.cached_property)
 
 
+def _wraps(outer: types.FunctionType, inner: types.FunctionType) -> bool:
+    return getattr(outer, "__wrapped__", None) is inner
 
 
 def _is_langchain(thing: Any) -> bool:

@@ -35,6 +35,13 @@ def trace_langgraph(
     ``NODE.VARIABLE``; inside `applying(candidate)` the code finds the candidate's texts in their place. The app itself,
     its functions and its modules stay as they are.
 
+    The nodes run copies of the app's functions, and of its objects that hold texts, made so that they see the
+    candidate. To the code they look like the originals; but they are not the same objects: a function with texts in it
+    is not found in a dict that has the original as its key, and cannot be pickled, say for a pool of processes. Objects
+    with ``__slots__``, and those of classes with a metaclass of the user's, are left alone. Threads get the candidate
+    where LangChain, `asyncio.to_thread` or a ``ThreadPoolExecutor`` of the module starts them; a bare
+    ``threading.Thread`` does not.
+
     Args:
         app: What ``StateGraph.compile()`` gave.
         rename: Other names for parameters, by their usual ones.
@@ -43,7 +50,8 @@ def trace_langgraph(
             ``{"answer.model.temperature": FloatSpec(0, 1)}``.
         output: What `traced(...)` gives: a key of the final state, or a function of it; None: the whole state.
         inputs: Makes the graph's input from the keyword arguments of `traced(...)`; None: they are its keys.
-        config: Configuration of those runs.
+        config: Configuration of those runs. Where the app has a checkpointer, each of them is on a thread of its own,
+            which is deleted after it: examples and candidates share no memory.
         context: Runtime context of those runs, where the app has a ``context_schema``.
 
     Raises:
@@ -95,7 +103,7 @@ class TracedGraph(Module):
         self._pick = op(name="pick_output")(output) if callable(output) else None
         self._inputs = inputs
         self._config = config
-        self._options = options
+        self._options = {**options, "typed": True, "only": output if isinstance(output, str) else None}
 
     @property
     def app(self) -> Any:
@@ -140,18 +148,15 @@ class TracedGraph(Module):
             OpError: A node failed; feedback can start from its ``value``.
         """
         given, parents = self._given(inputs)
-        run = self._runner.run(given, self._config, parents=parents, typed=True, **self._options)
-        return self._result(run)
+        return self._result(self._runner.run_apart(given, self._config, parents=parents, **self._options))
 
     async def acall(self, **inputs: Any) -> Any:
         """Like calling it, from async code; an app of sync nodes runs in a thread."""
         given, parents = self._given(inputs)
         if self._builder.async_only:
-            run = await self._runner.arun(given, self._config, parents=parents, typed=True, **self._options)
+            run = await self._runner.arun_apart(given, self._config, parents=parents, **self._options)
         else:
-            run = await in_thread(
-                lambda: self._runner.run(given, self._config, parents=parents, typed=True, **self._options)
-            )
+            run = await in_thread(lambda: self._runner.run_apart(given, self._config, parents=parents, **self._options))
         return self._result(run)
 
     def _given(self, inputs: dict[str, Any]) -> tuple[Any, tuple[Value, ...]]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import dataclasses
+import gc
 import operator
 import pickle
 import time
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from langchain_core.runnables import RunnableLambda, RunnableParallel
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphRecursionError
-from langgraph.graph import START, StateGraph
+from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, RetryPolicy, Send
 from pydantic import BaseModel
 
 from optograph.agents.langgraph import dataflow, trace_langgraph
-from optograph.graphs import OpError, applying, tracing
+from optograph.graphs import OpError, Value, applying, tracing
 from tests.agents.langgraph.small import chain
 
 PROMPT = "Answer in one short sentence."
@@ -182,3 +186,128 @@ def test_the_node_that_failed_last_is_blamed_also_in_a_subgraph() -> None:
     with pytest.raises(OpError) as raised:
         trace_langgraph(chain(("outer", inner), schema=Many))(plain="x")
     assert (raised.value.value.info or {})["node"] == "outer/x"
+
+
+# -- threads of a checkpointer --------------------------------------------------------------------
+
+
+def _say(state: Any) -> Any:
+    return {"many": [f"{PROMPT} {state['plain']}"]}
+
+
+async def _asay(state: Any) -> Any:
+    return _say(state)
+
+
+@pytest.mark.parametrize("configured", [None, "t"])
+@pytest.mark.parametrize("node", [_say, _asay])
+def test_runs_of_a_workflow_share_no_thread(configured: str | None, node: Any) -> None:
+    saver = InMemorySaver()
+    app = chain(("a", node), schema=Many, checkpointer=saver)
+    config: Any = None if configured is None else {"configurable": {"thread_id": configured}, "tags": ["kept"]}
+    traced = trace_langgraph(app, config=config, output="many")
+    (name,) = {one.name for one in traced.prompts}
+
+    async def runs() -> list[Any]:
+        found = []
+        for number in range(3):
+            with applying({name: f"Candidate {number} says it."}):
+                found.append((await traced.acall(plain="x")).data)
+        return found
+
+    expected = [[f"Candidate {number} says it. x"] for number in range(3)]
+    assert asyncio.run(runs()) == expected
+    if node is _say:
+        with applying({name: "Candidate 0 says it."}):
+            assert traced(plain="x").data == expected[0]
+    assert list(saver.list(None)) == [], "the app's own store would fill up"
+
+
+def test_a_thread_of_the_callers_goes_on() -> None:
+    traced = trace_langgraph(chain(("a", _say), schema=Many, checkpointer=InMemorySaver()))
+    config = {"configurable": {"thread_id": "t"}}
+    assert [len(traced.invoke({"plain": "x"}, config)["many"]) for _ in range(3)] == [1, 2, 3]
+
+
+def test_what_no_later_turn_can_see_is_let_go() -> None:
+    graph: Any = StateGraph(Many)
+    graph.add_node("a", lambda state: {"seen": state["plain"]})
+    graph.add_node("b", lambda state: {"plain": f"{state['seen']}!"})
+    graph.add_edge(START, "a")
+    graph.add_conditional_edges("a", lambda state: "b" if state["seen"] else END, ["b", END])
+    traced = trace_langgraph(graph.compile(checkpointer=InMemorySaver()))
+    counts = []
+    for turn in range(6):
+        with tracing() as tape:
+            traced.invoke({"plain": f"turn {turn}"}, {"configurable": {"thread_id": "t"}})
+        assert ("a", "b", "seen") in dataflow(tape)
+        del tape
+        gc.collect()
+        counts.append(sum(isinstance(one, Value) for one in gc.get_objects()))
+    assert counts[2] == counts[-1]
+
+
+def test_controls_of_an_earlier_turn_do_not_count() -> None:
+    graph: Any = StateGraph(Many)
+    graph.add_node("a", lambda state: {"seen": state["plain"]})
+    graph.add_node("b", lambda state: {"seen": "b"})
+    choose = {"one": "b", "two": "a"}
+    graph.add_conditional_edges(START, lambda state: choose[state["plain"]], ["a", "b"])
+    graph.add_edge("a", "b")
+    traced = trace_langgraph(graph.compile(checkpointer=InMemorySaver()))
+    config = {"configurable": {"thread_id": "t"}}
+    traced.invoke({"plain": "one"}, config)
+    with tracing() as tape:
+        traced.invoke({"plain": "two"}, config)
+    (reached,) = [one for one in tape if (one.info or {}).get("node") == "b"]
+    assert not [one for one in reached.parents if (one.info or {}).get("node") == "__start__?"]
+
+
+# -- names ----------------------------------------------------------------------------------------
+
+
+def test_names_of_nodes_and_branches_are_no_prompts() -> None:
+    graph: Any = StateGraph(Many)
+    for name in ("start here", "write the answer", "ask the user"):
+        graph.add_node(name, lambda state: {"seen": "Answer what was asked."})
+    graph.add_edge(START, "start here")
+    graph.add_conditional_edges(
+        "start here",
+        lambda state: "go and write it" if state["plain"] else "ask the user",
+        {"go and write it": "write the answer", "ask the user": "ask the user"},
+    )
+    graph.add_node("last of all nodes", lambda state: Command(goto="write the answer"))
+    traced = trace_langgraph(graph.compile())
+    assert {one.text for one in traced.prompts} == {"Answer what was asked."}
+    with applying(dict.fromkeys((one.name for one in traced.parameters()), "Other words, please.")):
+        assert traced.invoke({"plain": "x"})["seen"] == "Other words, please."
+
+
+async def _aroute(state: Any) -> str:
+    return END
+
+
+def _with_router() -> Any:
+    graph: Any = StateGraph(Many)
+    graph.add_node("a", lambda state: {"seen": "x"})
+    graph.add_edge(START, "a")
+    graph.add_conditional_edges("a", _aroute, [END])
+    return graph.compile()
+
+
+async def _aseen(state: Any) -> Any:
+    return {"seen": "x"}
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        _with_router(),
+        chain(("a", RunnableLambda(_aseen)), schema=Many),
+        chain(("a", RunnableLambda(lambda state: state) | RunnableLambda(_aseen)), schema=Many),
+        chain(("a", RunnableLambda(_aseen).with_config(tags=["t"])), schema=Many),
+        chain(("a", RunnableParallel(seen=RunnableLambda(_aseen) | (lambda found: found["seen"]))), schema=Many),
+    ],
+)
+def test_apps_that_only_run_async_are_told_apart(app: Any) -> None:
+    assert asyncio.run(trace_langgraph(app, output="seen").acall(plain="?")).data == "x"
