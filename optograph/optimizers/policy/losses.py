@@ -90,7 +90,7 @@ def ipo_loss(
 def momentum_reference(current: Tensor, previous: Tensor, alpha: float) -> Tensor:
     """Return the extrapolated reference of momentum DPO in the space of sequences.
 
-    Line 5 of algorithm 1 of arXiv 2410.06293: pi_t is proportional to hat_t * (hat_t / hat_{t-1})^alpha. As
+    In algorithm 1 of arXiv 2410.06293 pi_t is proportional to hat_t * (hat_t / hat_{t-1})^alpha. As
     log-probabilities this is (1 + alpha) * current - alpha * previous, less log Z of the prompt, which no loss over
     pairs of one prompt sees. So with `dpo_loss` and `ipo_loss` it is exact, not an approximation in the weights.
 
@@ -124,7 +124,7 @@ def momentum_dpo_loss(
     loss: str = "dpo",
     weights: Tensor | None = None,
 ) -> PreferenceLoss:
-    """Return the loss of one round of momentum DPO: line 4 of algorithm 1 of arXiv 2410.06293.
+    """Return the loss of one round of momentum DPO: algorithm 1 of arXiv 2410.06293.
 
     The reference is `momentum_reference` of the two policies before. Pairs of the round are sampled from the
     extrapolated policy; what the last round trains is the result, without extrapolation.
@@ -153,7 +153,7 @@ def momentum_dpo_loss(
 
 
 def sppo_loss(logratios: Tensor, win_rates: Tensor, *, eta: float, weights: Tensor | None = None) -> Tensor:
-    """Return the soft SPPO loss, (log(policy / reference) - eta * (P - 1/2))^2: equation 4.5 of arXiv 2405.00675.
+    """Return the soft SPPO loss, (log(policy / reference) - eta * (P - 1/2))^2: algorithm 1 of arXiv 2405.00675.
 
     Over the winner and the loser of a pair, its mean is the sum with the factor 1/2 of the authors' code. It needs no
     pairs: any sampled answers will do.
@@ -177,7 +177,7 @@ def sppo_loss(logratios: Tensor, win_rates: Tensor, *, eta: float, weights: Tens
 def win_rates(scores: Tensor) -> Tensor:
     """Return the probability of each of K answers to win against one of them drawn at random, itself included.
 
-    P_i is the mean over j of sigmoid(s_i - s_j), the estimate that SPPO's authors use (section 5.1).
+    P_i is the mean over j of sigmoid(s_i - s_j), the estimate that SPPO's authors use.
 
     Args:
         scores: Scores of K answers each to G prompts, shape (G, K), as differences of a Bradley-Terry model.

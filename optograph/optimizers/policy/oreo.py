@@ -107,7 +107,7 @@ def oreo_losses(
     weights: Tensor | None = None,
     runs: float | None = None,
 ) -> OREOLosses:
-    """Return the losses of OREO's policy and critic: section 3.2 of arXiv 2412.16145, and 3.3 for steps and responses.
+    """Return the losses of OREO's policy and critic: arXiv 2412.16145, with its levels.
 
     With l_i = log(policy / reference) of action i, R_t the rewards from t on, T the number of actions and sg[]
     for what no gradient flows through:
@@ -115,7 +115,7 @@ def oreo_losses(
     - critic: 1/T sum_t (V(s_t) - R_t + beta sum_{i>=t} sg[l_i])^2
     - policy: 1/T sum_t (sg[V(s_t)] - R_t + beta l_t + sg[beta sum_{i>t} l_i])^2 + kl_weight / T sum_t KL_t
 
-    At the level of responses the policy has the residual of the first action alone, with l over all tokens.
+    At the level of responses both have the residual of the first token's state alone, with l over all tokens.
 
     A run may be cut into rows at any place between two actions. Each row is then given what it lacks of its run
     (`future`, `run_actions`, `run_tokens`), and the losses of the rows add up to the run's, divided by `runs`.

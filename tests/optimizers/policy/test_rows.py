@@ -294,6 +294,7 @@ def test_calls_are_joined_only_where_the_tokens_go_on_exactly() -> None:
     assert len(merge_rows([first, other])) == 2
     assert len(merge_rows([first, second.model_copy(update={"reward": 0.0})])) == 2
     assert len(merge_rows([first, second.model_copy(update={"rollout": "another"})])) == 2
+    assert len(merge_rows([first, row([1, 2, 3, 4, 5], "--xxx", call=1)])) == 2  # the same question asked again
 
 
 def test_pairs_answer_the_same_tokens_and_do_not_tie() -> None:
