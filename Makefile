@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_OPTIONS ?=
 BIN := .venv/bin
 
-.PHONY: setup demo check test bench clean
+.PHONY: setup demo check test test-lowest bench clean
 
 setup: .venv/.setup  ## everything that tests and benchmarks need
 
@@ -20,6 +20,9 @@ check: .venv/.setup  ## style, types, layers
 
 test: .venv/.setup  ## all tests
 	$(BIN)/python -m pytest -q
+
+test-lowest: .venv-lowest/.setup  ## LangGraph apps, on the lowest LangGraph that pyproject.toml allows
+	.venv-lowest/bin/python -m pytest -q -p no:cacheprovider tests/agents/langgraph
 
 bench: .venv/.setup  ## every benchmark, one after the other
 	$(BIN)/python benchmarks/tracing.py
@@ -44,3 +47,8 @@ clean:  ## remove what make made
 .venv/.setup: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_OPTIONS) -e '.[local,dev]'
 	touch $@ .venv/.demo
+
+.venv-lowest/.setup: pyproject.toml .ci/lowest.txt | .venv/bin/python
+	$(BIN)/python -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install -q --disable-pip-version-check -c .ci/lowest.txt -e . 'pytest>=9,<10' 'openai>=3.57,<4'
+	touch $@

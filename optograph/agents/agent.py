@@ -267,7 +267,7 @@ class Agent(Module):
         arguments = {name: given[name] for name in made["arguments"]}
         try:
             with call_context(node=f"{self.name}.{tool.name}", parent=self.name):
-                result = await use(self._uses[tool.name], tool.is_async, arguments)
+                result = await use(self._uses[tool.name], arguments)
         except OpError as error:
             record = error.value.data
             run.steps.append(AgentStep(tool.name, made["arguments"], None, f"{record['error']}: {record['message']}"))

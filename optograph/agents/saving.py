@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from optograph.errors import StorageError, UserError
+from optograph.errors import UserError
 from optograph.graphs import Parameter
 from optograph.secrets import scrub
+from optograph.storage import write_whole
 
 FORMAT = "optograph.parameters"
 VERSION = 1
@@ -35,11 +34,7 @@ def save_parameters(parameters: Mapping[str, Parameter], path: str | Path) -> Pa
     for name, row in rows.items():
         _check(name, row)
     data = {"format": FORMAT, "version": VERSION, "parameters": rows}
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _replace(target, _encoded(data))
-    except OSError as error:
-        raise StorageError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    write_whole(target, _encoded(data))
     return target
 
 
@@ -106,19 +101,3 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
-
-
-def _replace(target: Path, content: bytes) -> None:
-    """Write a file beside its place, then move it there."""
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -9,6 +9,18 @@ from contextvars import copy_context
 from typing import Any
 
 
+class ExitCalled(RuntimeError):
+    """A function called ``exit``, which would end a loop that others share.
+
+    Attributes:
+        stop: What it raised.
+    """
+
+    def __init__(self, message: str, stop: SystemExit) -> None:
+        super().__init__(message)
+        self.stop = stop
+
+
 async def in_thread(function: Callable[[], Any], what: str = "the workflow") -> Any:
     """Run a blocking function in a daemon thread, with the caller's context variables.
 
@@ -20,7 +32,7 @@ async def in_thread(function: Callable[[], Any], what: str = "the workflow") -> 
         what: What it is, for a message.
 
     Raises:
-        RuntimeError: The function called ``exit``.
+        ExitCalled: The function called ``exit``.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
@@ -40,7 +52,10 @@ async def in_thread(function: Callable[[], Any], what: str = "the workflow") -> 
         try:
             result = context.run(function)
         except SystemExit as stop:
-            error = RuntimeError(f"{what} called exit({stop.code!r})")
+            error = ExitCalled(f"{what} called exit({stop.code!r})", stop)
+        except StopIteration as stop:  # a future takes none, and whoever awaits it would wait for ever
+            error = RuntimeError(f"{what} raised StopIteration")
+            error.__cause__ = stop
         except BaseException as failure:  # noqa: BLE001 - handed over to whoever awaits
             error = failure
         if not loop.is_closed():

@@ -15,7 +15,7 @@ from pydantic_core import to_jsonable_python
 
 from optograph.agents.calling import Action
 from optograph.agents.prompting import problems_of
-from optograph.agents.threads import in_thread
+from optograph.agents.threads import ExitCalled, in_thread
 from optograph.errors import ModelError, UserError
 from optograph.graphs import OpInfo, ParameterContainer, TracedFunction, Value, op
 
@@ -29,7 +29,8 @@ class Tool(ParameterContainer):
 
     The arguments' types come from the annotations and are checked by pydantic before the function is called; what it
     is for comes from the docstring, up to its ``Args:``. Each agent holds the description as a parameter of its own,
-    which can be learned. A sync function is called in a thread, so that it may block.
+    which can be learned. A sync function is called in a thread, so that it may block; an awaitable that it gives is
+    awaited.
 
     Args:
         function: A function, a bound method or an `op`; sync or async. Every argument needs an annotation and a name.
@@ -37,7 +38,8 @@ class Tool(ParameterContainer):
         description: What it is for; the docstring where None.
 
     Raises:
-        UserError: The name is unfit, there is no description, or an argument has no type that JSON can hold.
+        UserError: The name is unfit, there is no description, an argument has no type that JSON can hold, or the
+            function is a generator.
     """
 
     def __init__(
@@ -49,6 +51,10 @@ class Tool(ParameterContainer):
         if not _NAME.fullmatch(self.name):
             raise UserError(
                 f"a tool's name has letters, digits and '_' only, at most 64, got {self.name!r}: give Tool(…, name=…)"
+            )
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise UserError(
+                f"tool {self.name!r} is a generator, and a model is shown one result: return a list instead"
             )
         text = inspect.getdoc(function) or "" if description is None else description
         if description is None:
@@ -80,7 +86,8 @@ class Tool(ParameterContainer):
         """Return the function as an op of this name (or as the op that it is)."""
         if isinstance(getattr(self.function, "info", None), OpInfo):
             return typing.cast("TracedFunction", self.function)
-        return op(name=name, description=self.description)(self.function)
+        function = self.function if self.is_async else _in_thread(self.function, name)
+        return op(name=name, description=self.description)(function)
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments as the function takes them; what is left out keeps its default.
@@ -96,22 +103,44 @@ class Tool(ParameterContainer):
         return {str(fields[name].alias): getattr(valid, name) for name in fields if name in valid.model_fields_set}
 
 
-async def use(traced: TracedFunction, is_async: bool, arguments: Mapping[str, Any]) -> Value:
+async def use(traced: TracedFunction, arguments: Mapping[str, Any]) -> Value:
     """Call a tool's op; a sync one in a thread of its own.
 
     Raises:
         OpError: The function raised.
         RuntimeError: The function called ``exit``.
+        UserError: The tool is a sync `op` around an async function.
     """
-    result: Value
-    if not is_async:
-        result = await in_thread(lambda: traced(**arguments), traced.info.name)
-        return result
+    name = traced.info.name
     try:
-        result = await traced(**arguments)
+        if inspect.iscoroutinefunction(traced):
+            result = await traced(**arguments)
+        else:
+            result = await in_thread(lambda: traced(**arguments), name)
+            result = await result if inspect.isawaitable(result) else result
     except SystemExit as stop:  # would end the loop that all models share
-        raise RuntimeError(f"{traced.info.name} called exit({stop.code!r})") from None
-    return result
+        raise ExitCalled(f"{name} called exit({stop.code!r})", stop) from None
+    if inspect.iscoroutine(result.data):
+        result.data.close()  # nobody will await it, and Python would say so
+        raise UserError(f"tool {name!r} gives a coroutine: put @op next to its async function, below all decorators")
+    return typing.cast("Value", result)
+
+
+def _in_thread(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Return a sync function as an async one that calls it in a thread, and awaits what it gives where that is needed.
+
+    An async function below a sync decorator looks sync, and so does one that merely calls an async one.
+    """
+
+    @functools.wraps(function)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            result = await in_thread(lambda: function(*args, **kwargs), name)
+        except ExitCalled as error:
+            raise error.stop from None  # as in the function's own thread
+        return await result if inspect.isawaitable(result) else result
+
+    return call
 
 
 def result_text(result: Any, limit: int) -> str:

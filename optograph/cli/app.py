@@ -10,7 +10,19 @@ from typing import Annotated
 
 import typer
 
-from optograph.cli import doctor, exporting, graphing, models, planning, reports, reviewing, running, stopping, watching
+from optograph.cli import (
+    doctor,
+    exporting,
+    graphing,
+    inspecting,
+    models,
+    planning,
+    reports,
+    reviewing,
+    running,
+    stopping,
+    watching,
+)
 from optograph.cli.output import EXIT_ERROR, EXIT_INTERRUPTED, complain, print_json
 from optograph.errors import OptographError
 
@@ -37,6 +49,7 @@ for _panel, _name, _command in (
     ("Prepare", "doctor", doctor.doctor),
     ("Prepare", "estimate", planning.estimate),
     ("Prepare", "graph", graphing.graph),
+    ("Prepare", "inspect", inspecting.inspect),
 ):
     app.command(_name, rich_help_panel=_panel)(_command)
 app.add_typer(models_app, name="models", rich_help_panel="Prepare")

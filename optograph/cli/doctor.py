@@ -80,7 +80,6 @@ def _line(check: Check) -> Text:
 def _check_job(path: Path | None, override: Sequence[str] | None) -> tuple[list[Check], Job | None, bool | None]:
     """Return what the job's own checks found, the job where it can be read, and whether it needs the sandbox."""
     from optograph.jobs import load_job, load_task
-    from optograph.jobs.targets import resolve
 
     if path is None:
         return [], None, None
@@ -100,8 +99,7 @@ def _check_job(path: Path | None, override: Sequence[str] | None) -> tuple[list[
         found.append(Check("data", False, str(error), "correct the table [task] of the job file"))
     sandboxed = None
     try:
-        factory = resolve(job.workflow.target, base)
-        kinds = _parameter_kinds(factory, [] if task is None else task.train)
+        kinds = _parameter_kinds(job, base, [] if task is None else task.train)
         found.append(_workflow_check(job, kinds))
         sandboxed = "code" in kinds.values() and not job.workflow.allow_unsandboxed
     except OptographError as error:
@@ -109,14 +107,13 @@ def _check_job(path: Path | None, override: Sequence[str] | None) -> tuple[list[
     return found, job, sandboxed
 
 
-def _parameter_kinds(factory: Any, train: Sequence[Any]) -> dict[str, str]:
+def _parameter_kinds(job: Job, base: Path, train: Sequence[Any]) -> dict[str, str]:
     """Build the workflow over a model that answers nothing, and return the kinds of its trainable parameters."""
-    from optograph.jobs.targets import call_with
+    from optograph.jobs.workflows import build_workflow, find_target
     from optograph.serving import ScriptedLM
 
-    if not callable(factory):
-        raise UserError("workflow.target names no function: name one that builds the workflow")
-    workflow = call_with(factory, {"lm": ScriptedLM(lambda request: "", name="nothing"), "train": train})
+    nothing = ScriptedLM(lambda request: "", name="nothing")
+    workflow = build_workflow(find_target(job.workflow, base), job.workflow, nothing, train)
     find = getattr(workflow, "parameters", None)
     return {one.name: one.spec.kind for one in (find() if callable(find) else []) if one.trainable}
 

@@ -142,11 +142,14 @@ def _current(request: ReviewRequest, name: str) -> Any:
 
 
 def _value(request: ReviewRequest, name: str, text: str) -> Any:
-    """Return a value from its text: as it is for texts and code, else as JSON, or as text where it is none."""
+    """Return a value from its text: as it is for texts and code, the choice that it names, else as JSON."""
     before = _current(request, name)
-    kind = request.parameters.get(name, {}).get("kind")
+    known = request.parameters.get(name, {})
+    kind = known.get("kind")
     if kind in _TEXTS or (kind is None and isinstance(before, str)):
         return text
+    if kind == "choice" and text in known.get("schema", {}).get("enum", ()):
+        return text  # before it is read as JSON: the choice may be "2", not 2
     try:
         return json.loads(text)
     except ValueError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optograph.agents import recording_calls
-from optograph.agents.threads import in_thread
+from optograph.agents.threads import ExitCalled, in_thread
 from optograph.context import call_context
 from optograph.errors import (
     BudgetExceeded,
@@ -258,10 +258,13 @@ class Evaluator:
 
     async def _call(self, example: Example) -> Any:
         call = getattr(self.workflow, "acall", self.workflow)
-        if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(type(call).__call__):
-            return await call(**example.input)
-        result = await in_thread(lambda: call(**example.input))
-        return await result if inspect.isawaitable(result) else result
+        try:
+            if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(type(call).__call__):
+                return await call(**example.input)
+            result = await in_thread(lambda: call(**example.input))
+            return await result if inspect.isawaitable(result) else result
+        except SystemExit as stop:  # would end the loop that all models share
+            raise ExitCalled(f"the workflow called exit({stop.code!r})", stop) from None
 
     def _score(self, example: Example, output: Any) -> Feedback:
         try:

@@ -94,8 +94,16 @@ def source_of(function: Callable[..., Any]) -> str:
     """Return the dedented source of a function, or an empty string where there is none to be had."""
     try:
         return textwrap.dedent(inspect.getsource(function))
-    except (OSError, TypeError, SyntaxError, IndentationError):
+    except (OSError, TypeError, ValueError, SyntaxError):
         return ""
+
+
+def code_of(function: Callable[..., Any]) -> CodeType | None:
+    """Return the code object that `source_of` gives the source of, below all decorators; None for a built-in."""
+    try:
+        return getattr(inspect.unwrap(function), "__code__", None)
+    except ValueError:  # wrapped in itself
+        return None
 
 
 def _undecorated(source: str, name: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, Protocol, cast, overload
 
 from optograph.errors import UserError
-from optograph.graphs.code import Target, TrainableCode, source_of
+from optograph.graphs.code import Target, TrainableCode, code_of, source_of
 from optograph.graphs.failure import PASS_THROUGH
 from optograph.graphs.opinfo import OpInfo
 from optograph.graphs.packing import SCALARS, Traceable, unwrap, unwrap_all
@@ -201,7 +201,7 @@ def _plan(
     return _Plan(
         function,
         info,
-        Target(function, getattr(function, "__code__", None), text),
+        Target(function, code_of(function), text),
         TrainableCode(function, info.name, text, allowed=allowed) if trainable else None,
         method,
         {p.name: p.default for p in parameters if isinstance(p.default, Traceable)},
@@ -236,7 +236,8 @@ def _synchronous(plan: _Plan) -> Callable[..., Any]:
 def _fast(plan: _Plan, general: Callable[..., Value]) -> Callable[..., Any]:
     """Return the common case written out: no method, no keywords, arguments that are values or scalars.
 
-    Nothing is factored out on purpose: one Python call more would cost a tenth of the whole.
+    Nothing is factored out on purpose, and the function is as long as that takes: one Python call more would cost a
+    tenth of the whole.
     """
     function, info, code, source = plan.function, plan.info, plan.author.code, plan.author.source
 
@@ -263,7 +264,7 @@ def _fast(plan: _Plan, general: Callable[..., Value]) -> Callable[..., Any]:
                 data = function(*plain)
             except PASS_THROUGH:
                 raise
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever is raised becomes an OpError
+            except Exception as error:  # noqa: BLE001 - whatever is raised becomes an OpError; exits go their way
                 fail(info, (), error, code=code, source=source)
             value = _new(Value)
             value._data = data if type(data) in SCALARS else unwrap(data)[0]
@@ -284,7 +285,7 @@ def _fast(plan: _Plan, general: Callable[..., Value]) -> Callable[..., Any]:
                 leave(token)
         except PASS_THROUGH:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever is raised becomes an OpError
+        except Exception as error:  # noqa: BLE001 - whatever is raised becomes an OpError; exits go their way
             fail(info, args, error, extra=close(frame), code=code, source=source)
         value = _new(Value)
         value._data = data if type(data) in SCALARS else absorb(data, frame)

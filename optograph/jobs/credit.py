@@ -17,6 +17,8 @@ STEPS = "optoprime.step"
 """Name of the journal's events that say what a proposal blamed."""
 _WITHIN = ("model_call", "output")
 """Ops within the trace of a LangGraph app that are no node of it: a model was asked, and the graph's output."""
+_ENDS = ("__start__", "__end__")
+"""Names under which traces have the input and the output of a LangGraph app, and of a graph that a node calls."""
 
 
 @dataclass
@@ -138,8 +140,8 @@ def _called(node: Node) -> str | None:
     if node.op is None or node.op.style != "call" or node.frozen:
         return None
     if isinstance(node.info, Mapping) and isinstance(node.info.get("node"), str):
-        name = str(node.info["node"])
-        return None if name == "__end__" else name
+        name = str(node.info["node"]).removesuffix("?")  # a router is part of the node that it follows
+        return None if name.rpartition("/")[2] in _ENDS else name
     return None if node.op.name in _WITHIN and not node.op.source else node.op.name
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -83,27 +84,48 @@ def optimization_node(
     Raises:
         UserError: Reviews are to be waited for, and there is no run directory.
     """
-    from langgraph.config import get_stream_writer
     from langgraph.graph import END, START, StateGraph
 
     chosen = options or RunOptions()
-    directory = chosen.run_dir
-    if chosen.review == "accepted" and directory is None:
+    if chosen.review == "accepted" and chosen.run_dir is None:
         raise UserError("a graph that waits for reviews needs RunOptions(run_dir=...), where the run is kept meanwhile")
+    nodes = _Nodes(workflow, task, optimizer, optimizer_lm, parameters, chosen)
+    graph = StateGraph(_State, input_schema=OptimizationState, output_schema=OptimizationState)
+    graph.add_node("search", nodes.search)
+    graph.add_node("review", nodes.review)
+    graph.add_edge(START, "search")
+    graph.add_conditional_edges("search", lambda state: "review" if state.get("waiting") else END, ["review", END])
+    graph.add_edge("review", "search")
+    return graph.compile()
 
-    def search(state: _State) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class _Nodes:
+    """The nodes of the graph; see ``optimization_node`` for what they are made with."""
+
+    workflow: Any
+    task: Task
+    optimizer: str | Optimizer | Sequence[tuple[str, Mapping[str, Any]]]
+    optimizer_lm: LM | None
+    parameters: Sequence[Parameter] | None
+    options: RunOptions
+
+    def search(self, state: _State) -> dict[str, Any]:
+        """Optimize to the end, or until a review is waited for."""
+        from langgraph.config import get_stream_writer
+
         from optograph.jobs.reporting import result_data
 
-        _set(workflow, parameters, state.get("candidate") or {})
+        _set(self.workflow, self.parameters, state.get("candidate") or {})
         view = _Streaming(get_stream_writer())
         try:
             result = optimize(
-                workflow,
-                task,
-                optimizer=copy.deepcopy(optimizer),  # an optimizer keeps its state in itself
-                optimizer_lm=optimizer_lm,
-                parameters=parameters,
-                options=chosen,
+                self.workflow,
+                self.task,
+                optimizer=copy.deepcopy(self.optimizer),  # an optimizer keeps its state in itself
+                optimizer_lm=self.optimizer_lm,
+                parameters=self.parameters,
+                options=self.options,
                 view=view,
             )
         except WaitingForReview as waiting:
@@ -113,18 +135,11 @@ def optimization_node(
         del found["start"]
         return {"candidate": best, "scores": found, "waiting": None}
 
-    def review(state: _State) -> dict[str, Any]:
-        if directory is not None:
-            _answer(directory)
+    def review(self, state: _State) -> dict[str, Any]:
+        """Have the answer written down."""
+        if self.options.run_dir is not None:
+            _answer(self.options.run_dir)
         return {"waiting": None}
-
-    graph = StateGraph(_State, input_schema=OptimizationState, output_schema=OptimizationState)
-    graph.add_node("search", search)
-    graph.add_node("review", review)
-    graph.add_edge(START, "search")
-    graph.add_conditional_edges("search", lambda state: "review" if state.get("waiting") else END, ["review", END])
-    graph.add_edge("review", "search")
-    return graph.compile()
 
 
 def _set(workflow: Any, parameters: Sequence[Parameter] | None, values: Mapping[str, Any]) -> None:

@@ -14,7 +14,8 @@ from optograph.agents import Agent, Step
 from optograph.errors import UserError
 from optograph.evals import Task
 from optograph.jobs.job import Job
-from optograph.jobs.probing import Measured, Probe, factory_of, run_probe
+from optograph.jobs.paths import path_of
+from optograph.jobs.probing import Measured, Probe, run_probe
 from optograph.jobs.rehearsal import Rehearsal, StandIn, rehearse
 from optograph.jobs.run import _make_optimizer, _set_parameters, load_task
 from optograph.jobs.sizing import (
@@ -30,7 +31,7 @@ from optograph.jobs.sizing import (
     search_calls,
     shown,
 )
-from optograph.jobs.targets import call_with, takes
+from optograph.jobs.workflows import build_workflow, find_target, wants_model
 from optograph.optimizers import Plan
 from optograph.serving import Choice, Request
 
@@ -67,7 +68,7 @@ class Estimate(BaseModel):
     probe: Probe | None = None
 
 
-def estimate_job(job: Job, base: Path, *, probe: int = 0) -> Estimate:
+def estimate_job(job: Job, base: str | Path, *, probe: int = 0) -> Estimate:
     """Tell what a job will use.
 
     Without a probe, no model is asked and no server is needed: the workflow runs on a few train examples with a
@@ -85,6 +86,7 @@ def estimate_job(job: Job, base: Path, *, probe: int = 0) -> Estimate:
     """
     if probe < 0:
         raise UserError(f"probe must be a number of examples, at least 0, not {probe!r}")
+    base = path_of(base, "base")
     task = load_task(job.task, base)
     optimizer = _make_optimizer(job)
     plan = optimizer.plan(task)
@@ -132,9 +134,9 @@ def _splits(task: Task) -> Splits:
 
 def _rehearsed(job: Job, base: Path, task: Task, notes: list[str]) -> Workload | None:
     """Return how the workflow uses its model; None where it takes none."""
-    factory = factory_of(job, base)
+    target = find_target(job.workflow, base)
     lm = StandIn(job.models.task_model().name)
-    workflow = call_with(factory, {"lm": lm, "train": task.train})
+    workflow = build_workflow(target, job.workflow, lm, task.train)
     _set_parameters(workflow, job.parameters)
     found = rehearse(job, workflow, task, lm)
     requests = found.all_requests()
@@ -144,8 +146,8 @@ def _rehearsed(job: Job, base: Path, task: Task, notes: list[str]) -> Workload |
         notes.append(
             f"{found.failures} of {len(found.examples)} rehearsed examples failed, which may be the stand-in's fault."
         )
-    if not requests and not found.overhead and not found.steps and not takes(factory, "lm"):
-        notes.append("The workflow takes no `lm`: what it calls by itself is not charged to the budget.")
+    if not requests and not found.overhead and not found.steps and not wants_model(target):
+        notes.append("The workflow takes no `lm` and no `model`: what it calls by itself is not charged to the budget.")
         return None
     counts = [len(one) for one in found.requests.values()]
     attempts = max(1, sum(_attempts(step, lm.name) for step in found.steps))

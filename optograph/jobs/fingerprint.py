@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from optograph.agents import Module
 from optograph.evals import Example, Task
 from optograph.graphs import Parameter
 from optograph.optimizers import InSequence, Optimizer
@@ -59,10 +60,11 @@ def fingerprint_of(
     for name, one in parameters.items():
         flat[f"parameters.{name}"] = canonical_json([one.spec.to_json(one.base), one.spec.describe()])
     splits = {"train": task.train, "dev": task.dev, "test": task.test.peek()}
+    found = dict(source) or _source_of(workflow, task.scorer)
     return Fingerprint(
         settings=flat,
         data={split: _hashes(rows) for split, rows in splits.items()},
-        source=dict(source) or _source_of(workflow, task.scorer),
+        source=found | _source_of_apps(workflow, found),
     )
 
 
@@ -157,6 +159,23 @@ def _source_of(*objects: Any) -> dict[str, str]:
             found[f"{one.__module__}.{one.__qualname__}"] = inspect.getsource(one)
         except (OSError, TypeError):
             continue
+    return found
+
+
+def _source_of_apps(workflow: Any, known: Mapping[str, str]) -> dict[str, str]:
+    """Return the text of the files that LangGraph apps in a workflow come from, by the names of their modules."""
+    names = {
+        str(Path(file).resolve()): module.__name__
+        for module in list(sys.modules.values())
+        if isinstance(module, ModuleType) and (file := getattr(module, "__file__", None))
+    }
+    found: dict[str, str] = {}
+    for one in workflow.modules() if isinstance(workflow, Module) else ():
+        for file in getattr(one, "files", ()):
+            path = Path(file).resolve()
+            text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+            if text is not None and text not in known.values():
+                found[names.get(str(path), path.name)] = text
     return found
 
 

@@ -19,6 +19,9 @@ from optograph.serving.limits import ROLES
 _FORMS = ("str", "SplitSource", "Named")
 """What pydantic puts into an error's place to name the form of a key that is a text or a table."""
 
+_NAMED = ("workflow.langgraph.rename", "workflow.langgraph.extra")
+"""Tables whose keys are names with dots in them."""
+
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -28,13 +31,39 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ExtraSection(Section):
+    """What a setting of a LangGraph app may be."""
+
+    kind: Literal["float", "int", "bool", "text", "choice"] | None = None
+    low: float | None = Field(default=None, allow_inf_nan=False)
+    high: float | None = Field(default=None, allow_inf_nan=False)
+    choices: list[Any] | None = None
+
+
+class LangGraphSection(Section):
+    """How a LangGraph app is traced; names are those that ``optograph inspect`` shows."""
+
+    output: str | None = None
+    """Key of the final state that is scored; the whole state where it is left out."""
+    rename: dict[str, str] = {}
+    """Other names of parameters, by their usual ones."""
+    freeze: list[str] = []
+    """Parameters that stay as they are."""
+    extra: dict[str, ExtraSection] = {}
+    """Further settings to learn, by ``NODE.VARIABLE`` or ``NODE.VARIABLE.ATTRIBUTE``."""
+    model: dict[str, Any] = {}
+    """Settings of the chat model that a factory is given as ``model``, such as ``max_tokens``."""
+
+
 class WorkflowSection(Section):
     """What is optimized."""
 
     target: str
-    """``FILE.py:FACTORY`` or ``module:FACTORY``; called with ``lm`` and ``train``, as far as it names them."""
+    """``FILE.py:NAME`` or ``module:NAME``: a function that builds the workflow, called with ``lm``, ``train`` and (a
+    LangChain chat model) ``model``, as far as it names them; or a compiled LangGraph app."""
     allow_unsandboxed: bool = False
     """Whether code that a model wrote may run in this process."""
+    langgraph: LangGraphSection | None = None
 
 
 class SplitSource(Section):
@@ -264,6 +293,9 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 def _parts(key: str) -> list[str]:
     """Split a dotted key; names of parameters and of models hold dots themselves."""
+    for table in _NAMED:
+        if key.startswith(f"{table}."):
+            return [*table.split("."), key.removeprefix(f"{table}.").strip("\"'")]
     first, _, rest = key.partition(".")
     if first == "parameters":
         return [first, rest]
@@ -299,6 +331,8 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     model: Any = Job
     for part in location[:1] if location[:1] == ("prices",) else location:
         field = getattr(model, "model_fields", {}).get(part)
-        forms = get_args(field.annotation) if field is not None else ()
-        model = next((form for form in forms if hasattr(form, "model_fields")), field and field.annotation)
+        if field is None:  # a name in a table of tables
+            continue
+        forms = get_args(field.annotation)
+        model = next((form for form in forms if hasattr(form, "model_fields")), field.annotation)
     return sorted(getattr(model, "model_fields", {}))

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from optograph.errors import UserError
 from optograph.evals import Evaluation, EvaluatorOptions, Interval
 from optograph.graphs import Candidate
+from optograph.jobs.paths import path_of
 from optograph.optimizers import AcceptanceRule, LoopEvent, Reviewer
 from optograph.serving import BudgetLimits, PriceTable
 
@@ -81,7 +82,7 @@ class Telemetry:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a run is done.
+    """How a run is done. Directories may be given as text; they are kept as paths.
 
     Attributes:
         seed: Seed of all randomness.
@@ -101,6 +102,9 @@ class RunOptions:
         review: Whether a person judges each candidate that passed the acceptance test: ``"never"``; ``"accepted"``,
             where the run ends with ``WaitingForReview`` and goes on once the review is in the run directory; or a
             function that is asked there and then.
+
+    Raises:
+        UserError: A directory is no path, both ``fork`` and ``replay`` are given, or ``review`` is none of these.
     """
 
     seed: int = 0
@@ -119,6 +123,10 @@ class RunOptions:
     review: Literal["never", "accepted"] | Reviewer = "never"
 
     def __post_init__(self) -> None:
+        for name in ("run_dir", "fork", "replay"):
+            given = getattr(self, name)
+            if given is not None:
+                object.__setattr__(self, name, path_of(given, name))
         if self.fork is not None and self.replay is not None:
             raise UserError("a run either forks or replays another one: give fork or replay, not both")
         if not callable(self.review) and self.review not in ("never", "accepted"):

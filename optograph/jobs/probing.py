@@ -9,11 +9,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from optograph.errors import UserError
 from optograph.evals import Evaluator, EvaluatorOptions, Task, Trial
 from optograph.graphs import allow_unsandboxed
 from optograph.jobs.job import Job
@@ -21,7 +19,7 @@ from optograph.jobs.pricing import settle_prices
 from optograph.jobs.rehearsal import starting_point, trainable
 from optograph.jobs.run import _key, _load_models, _set_parameters
 from optograph.jobs.sizing import CallSize, Range
-from optograph.jobs.targets import call_with, resolve, takes
+from optograph.jobs.workflows import build_workflow, find_target, wants_model
 from optograph.optimizers import Plan
 from optograph.serving import Budget, JournaledLM, make_request, run_sync
 from optograph.storage import CallRow, Journal
@@ -64,18 +62,6 @@ class Measured:
     seconds_a_token: float
 
 
-def factory_of(job: Job, base: Path) -> Any:
-    """Return the function that builds a job's workflow.
-
-    Raises:
-        UserError: The job names none.
-    """
-    factory = resolve(job.workflow.target, base)
-    if not callable(factory):
-        raise UserError(f"{job.workflow.target!r} is no function: name one that builds the workflow")
-    return factory
-
-
 def run_probe(job: Job, base: Path, task: Task, plan: Plan | None, count: int) -> Measured:
     """Run the first train examples on the job's models, with a journal in memory.
 
@@ -91,16 +77,16 @@ def run_probe(job: Job, base: Path, task: Task, plan: Plan | None, count: int) -
         ServingError: A model cannot be reached.
         BudgetExceeded: The budget does not cover the probe.
     """
-    factory = factory_of(job, base)
+    target = find_target(job.workflow, base)
     task_model, optimizer_model = job.models.task_model(), job.models.optimizer_model()
     asks = plan is None or plan.calls[1] > 0
-    wanted = [*([task_model] if takes(factory, "lm") else []), *([optimizer_model] if asks else [])]
+    wanted = [*([task_model] if wants_model(target) else []), *([optimizer_model] if asks else [])]
     models = _load_models(wanted, preflight=True)
     try:
         journal, budget = Journal.memory(), Budget(job.limits(), prices=job.price_table())
         settle_prices(budget, [("task", lm) for lm in models.values()])
         wrapped = {key: JournaledLM(lm, journal, budget) for key, lm in models.items()}
-        workflow = call_with(factory, {"lm": wrapped.get(_key(task_model)), "train": task.train})
+        workflow = build_workflow(target, job.workflow, wrapped.get(_key(task_model)), task.train)
         _set_parameters(workflow, job.parameters)
         options = EvaluatorOptions(job.evaluation.concurrency, job.evaluation.deadline_s)
         parameters = trainable(workflow)

@@ -15,6 +15,7 @@ from optograph.evals import Example, ExampleResult, majority_baseline
 from optograph.graphs import Feedback
 from optograph.jobs import report_rows as rows_of
 from optograph.jobs.credit import credit_of
+from optograph.jobs.paths import path_of
 from optograph.jobs.tracing import trace_view
 from optograph.optimizers import pending_review
 from optograph.report import (
@@ -344,13 +345,14 @@ def _is_alive(pid: Any) -> bool:
     return True
 
 
-def load_report(run_dir: Path) -> RunReport:
+def load_report(run_dir: str | Path) -> RunReport:
     """Return the report of a run directory: as it was written at the end, or else from the journal as it stands.
 
     Raises:
         UserError: There is no such directory, or it holds no run.
         StorageError: The report or the journal cannot be read.
     """
+    run_dir = path_of(run_dir, "run_dir")
     if not run_dir.is_dir():
         raise UserError(f"run directory {str(run_dir)!r} does not exist: check the path")
     saved = run_dir / "report.json"
@@ -374,11 +376,11 @@ def _saved_report(path: Path) -> RunReport:
         ) from error
 
 
-def rebuild_report(run_dir: Path) -> Path:
+def rebuild_report(run_dir: str | Path) -> Path:
     """Write ``report.html`` of a run directory again, whether the run has ended or not, and return its path.
 
     Raises:
         UserError: There is no such directory, or it holds no run.
         StorageError: The journal cannot be read, or the page cannot be written.
     """
-    return write_report(load_report(run_dir), run_dir / "report.html")
+    return write_report(load_report(run_dir), Path(run_dir) / "report.html")

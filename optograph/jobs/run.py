@@ -23,9 +23,11 @@ from optograph.jobs.books import JOB, SOURCE, open_books
 from optograph.jobs.job import Job, Named, SplitSource, TaskSection, job_from
 from optograph.jobs.optimize import make_session, optimize_with
 from optograph.jobs.options import Origin, RunOptions, RunResult, SilentView, Telemetry, View
+from optograph.jobs.paths import path_of
 from optograph.jobs.pricing import settle_prices
 from optograph.jobs.stages import make_sequence
-from optograph.jobs.targets import call_with, resolve, takes
+from optograph.jobs.targets import resolve
+from optograph.jobs.workflows import build_workflow, find_target, wants_model
 from optograph.optimizers import AcceptanceRule, Optimizer
 from optograph.serving import BaseLM, OpenAILM, load_lm, run_sync
 from optograph.storage import Journal, content_hash
@@ -36,13 +38,13 @@ FREE_SECTIONS = ("budget", "evaluation", "review", "telemetry")
 
 def run_job(
     job: Job,
-    base: Path,
-    run_dir: Path,
+    base: str | Path,
+    run_dir: str | Path,
     view: View | None = None,
     *,
-    fork: Path | None = None,
-    replay: Path | None = None,
-    job_file: Path | None = None,
+    fork: str | Path | None = None,
+    replay: str | Path | None = None,
+    job_file: str | Path | None = None,
     changed: Iterable[str] = (),
 ) -> RunResult:
     """Run a job, or go on with it where the run directory holds it already.
@@ -65,23 +67,23 @@ def run_job(
         StorageError: The run directory cannot be used.
     """
     view = view or SilentView()
+    base, run_dir = path_of(base, "base"), path_of(run_dir, "run_dir")
     optimizer = _make_optimizer(job)
     task = load_task(job.task, base)
-    factory = resolve(job.workflow.target, base)
-    if not callable(factory):
-        raise UserError(f"{job.workflow.target!r} is no function: name one that builds the workflow")
+    target = find_target(job.workflow, base)
     task_model, optimizer_model = job.models.task_model(), job.models.optimizer_model()
-    origin = Origin(job.model_dump(mode="json"), base, job_file, frozenset(changed))
+    file = None if job_file is None else path_of(job_file, "job_file")
+    origin = Origin(job.model_dump(mode="json"), base, file, frozenset(changed))
     options = _options(job, run_dir, origin, fork, replay)
     with open_books(options, view) as books:
-        wanted = [task_model, optimizer_model] if takes(factory, "lm") else [optimizer_model]
+        wanted = [task_model, optimizer_model] if wants_model(target) else [optimizer_model]
         models = _load_models(wanted, preflight=replay is None)
         try:
             if replay is None:
                 named = (("task", _key(task_model)), ("optimizer", _key(optimizer_model)))
                 settle_prices(books.budget, [(role, models[key]) for role, key in named if key in models])
             wrapped = {key: books.wrap(lm) for key, lm in models.items()}
-            workflow = call_with(factory, {"lm": wrapped.get(_key(task_model)), "train": task.train})
+            workflow = build_workflow(target, job.workflow, wrapped.get(_key(task_model)), task.train)
             _set_parameters(workflow, job.parameters)
             with allow_unsandboxed() if job.workflow.allow_unsandboxed else nullcontext():
                 session = make_session(books, workflow, task, optimizer, options, view)
@@ -91,7 +93,7 @@ def run_job(
                 run_sync(lm.aclose())
 
 
-def resume_job(run_dir: Path, view: View | None = None, *, overrides: Sequence[str] = ()) -> RunResult:
+def resume_job(run_dir: str | Path, view: View | None = None, *, overrides: Sequence[str] = ()) -> RunResult:
     """Go on with the run of a directory, with the job that is kept there.
 
     Args:
@@ -107,6 +109,7 @@ def resume_job(run_dir: Path, view: View | None = None, *, overrides: Sequence[s
         RunStopped: The run was asked to end before it was finished.
         StorageError: The run directory cannot be used.
     """
+    run_dir = path_of(run_dir, "run_dir")
     with Journal.read(run_dir) as journal:
         kept, source = journal.get_meta(JOB), journal.get_meta(SOURCE)
     if kept is None:
@@ -133,9 +136,9 @@ def resume_job(run_dir: Path, view: View | None = None, *, overrides: Sequence[s
         base,
         run_dir,
         view,
-        fork=None if fork is None else Path(fork),
-        replay=None if replay is None else Path(replay),
-        job_file=None if kept["file"] is None else Path(kept["file"]),
+        fork=fork,
+        replay=replay,
+        job_file=kept["file"],
         changed=changed,
     )
 
@@ -192,8 +195,9 @@ def _set_parameters(workflow: Any, values: dict[str, Any]) -> None:
             raise UserError(f"parameter {name!r}: {error}") from error
 
 
-def load_task(section: TaskSection, base: Path) -> Task:
+def load_task(section: TaskSection, base: str | Path) -> Task:
     """Load the data and the scorer of a job."""
+    base = path_of(base, "base")
     return Task(
         train=_split(section, section.train, base),
         dev=_split(section, section.dev, base),
@@ -231,7 +235,7 @@ def _scorer(section: TaskSection, base: Path) -> Scorer:
     return scorer_by_name(section.scorer, **section.scorer_options)
 
 
-def _options(job: Job, run_dir: Path, origin: Origin, fork: Path | None, replay: Path | None) -> RunOptions:
+def _options(job: Job, run_dir: Path, origin: Origin, fork: str | Path | None, replay: str | Path | None) -> RunOptions:
     return RunOptions(
         seed=job.optimizer.seed,
         evaluation=EvaluatorOptions(job.evaluation.concurrency, job.evaluation.deadline_s),
@@ -242,8 +246,8 @@ def _options(job: Job, run_dir: Path, origin: Origin, fork: Path | None, replay:
         run_dir=run_dir,
         title=job.name or "",
         workflow_name=job.workflow.target,
-        fork=fork,
-        replay=replay,
+        fork=None if fork is None else path_of(fork, "fork"),
+        replay=None if replay is None else path_of(replay, "replay"),
         origin=origin,
         telemetry=Telemetry(job.telemetry.otel, job.telemetry.content),
     )

@@ -29,12 +29,28 @@ def resolve(target: str, base: Path) -> Any:
     where, separator, name = target.rpartition(":")
     if not separator or not where or not name:
         raise UserError(f"cannot read target {target!r}: write FILE.py:NAME or package.module:NAME")
-    module = _from_file(base / where) if where.endswith(".py") else _from_name(where)
+    module = load_module(where, base)
     found = getattr(module, name, None)
     if found is None:
-        known = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
-        raise UserError(f"{where!r} has no {name!r}; it defines {known!r}")
+        raise UserError(f"{where!r} has no {name!r}; it defines {_names(module)!r}")
     return found
+
+
+def _names(module: ModuleType) -> list[str]:
+    """Return what can be a target in a module: what it defines itself, else what it imports too."""
+    known = {key: one for key, one in vars(module).items() if callable(one) or hasattr(one, "invoke")}
+    own = [key for key, one in known.items() if getattr(one, "__module__", module.__name__) == module.__name__]
+    apps = [key for key, one in known.items() if hasattr(one, "invoke") and not isinstance(one, type)]
+    return sorted(key for key in {*own, *apps} or known if not key.startswith("_"))
+
+
+def load_module(where: str, base: Path) -> ModuleType:
+    """Import ``FILE.py`` (relative to ``base``) or ``package.module``.
+
+    Raises:
+        UserError: It is missing, or fails.
+    """
+    return _from_file(base / where) if where.endswith(".py") else _from_name(where)
 
 
 def call_with(factory: Callable[..., Any], available: dict[str, Any]) -> Any:
@@ -86,13 +102,18 @@ def _from_file(path: Path) -> ModuleType:
         raise UserError(f"{str(path)!r} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    if str(path.resolve().parent) not in sys.path:
+        sys.path.append(str(path.resolve().parent))  # what stands beside the file can be imported, as in a script
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
         if isinstance(error, OptographError) or not isinstance(error, Exception):
             raise
-        raise _broken(f"workflow file {path.name!r}", error) from error
+        broken = _broken(f"workflow file {path.name!r}", error)
+        if isinstance(error, ImportError) and "relative import" in str(error):
+            broken = UserError(f"{broken}; a file in a package is named as package.module:NAME")
+        raise broken from error
     return module
 
 

@@ -274,9 +274,11 @@ class Loop:
     def _edit(self, request: ReviewRequest, review: Review) -> None:
         """Test what a person put in the candidate's place; where it does not pass, the person is asked again."""
         try:
-            verdict = self._test(reviews.edited(request, review, self.evaluator.parameters))
+            candidate = reviews.edited(request, review, self.evaluator.parameters)
         except UserError as error:  # a value that its parameter does not take
             verdict = Verdict("rejected", f"The edit cannot be used: {error}.", reviews.edited(request, review))
+        else:  # outside the try: a scorer that fails is no fault of the edit, which is tested again after a resume
+            verdict = self._test(candidate)
         verdict = reviews.with_review(verdict, review)
         record = reviews.record_of(request, review, verdict)
         decision = Decision(verdict, request.incumbent.id, optimizer=reviews.ORIGIN)

@@ -6,13 +6,12 @@ import base64
 import functools
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optograph.errors import StorageError, UserError
+from optograph.errors import UserError
 from optograph.report.model import RunReport, UsageRow
+from optograph.storage import write_whole
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -67,23 +66,7 @@ def write_report(report: RunReport, path: Path | str) -> Path:
     target = Path(path)
     if target.is_dir():
         raise UserError(f"{str(path)!r} is a folder; name a file in it, such as {str(target / 'report.html')!r}")
-    data = render_report(report).encode("utf-8")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise StorageError(f"cannot write the report {str(path)!r}: {error.strerror or error}") from error
+    write_whole(target, render_report(report).encode("utf-8"), "the report")
     return target
 
 

@@ -8,6 +8,7 @@ from optograph.storage.damage import Damage
 from optograph.storage.failpoints import FAILPOINTS, failpoint
 from optograph.storage.journal import Journal
 from optograph.storage.rows import CallRow, CandidateRow, DecisionRow, EvaluationRow
+from optograph.storage.whole import write_whole
 
 __all__ = [
     "FAILPOINTS",
@@ -22,4 +23,5 @@ __all__ = [
     "content_hash",
     "failpoint",
     "text_hash",
+    "write_whole",
 ]

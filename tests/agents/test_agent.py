@@ -1,85 +1,19 @@
-"""Agents: typed decisions and tools, every turn traced, every limit typed."""
+"""Agents: typed decisions and tools, every turn traced, demonstrations as turns."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
 import pytest
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel
 
-from optograph.agents import Agent, AgentOptions, AgentStep, AgentStopped, Module, Tool
+from optograph.agents import Agent, AgentOptions, AgentStep, Tool
 from optograph.errors import BudgetExceeded, ModelError, ServingError, UserError
-from optograph.evals import Evaluator, Example, SealedSplit, Task, Trial, exact
-from optograph.graphs import Candidate, Feedback, OpError, Parameter, Value, applying, op, propagate, tracing
-from optograph.serving import Budget, BudgetLimits, Capabilities, JournaledLM, Request, ScriptedLM, load_lm
-from optograph.storage import Journal
-
-
-class Question(BaseModel):
-    """A question about numbers."""
-
-    question: str
-
-
-class Reply(BaseModel):
-    """A number."""
-
-    number: float
-
-    @field_validator("number")
-    @classmethod
-    def _known(cls, number: float) -> float:
-        if number == 13:
-            raise ValueError("13 is never right")
-        return number
-
-
-def calculate(left: float, operator: Literal["add", "divide"], right: float) -> float:
-    """Work something out.
-
-    Args:
-        left: A number.
-    """
-    return left + right if operator == "add" else left / right
-
-
-async def price(item: str) -> float:
-    """Look up a price."""
-    await asyncio.sleep(0)
-    return {"lamp": 24.0, "rug": 88.0}[item]
-
-
-def call(tool: str, **arguments: Any) -> str:
-    return json.dumps({tool: arguments})
-
-
-ADD = call("calculate", left=1, operator="add", right=2)
-LAMP = call("price", item="lamp")
-
-
-def answer(number: float) -> str:
-    return call("answer", number=number)
-
-
-def make(lm: ScriptedLM, *, tools: Sequence[Any] = (calculate, price), **options: Any) -> Agent:
-    return Agent(
-        "helper",
-        lm=lm,
-        inputs=Question,
-        output=Reply,
-        tools=tools,
-        instruction="Use the tools.",
-        options=AgentOptions(**options),
-    )
-
-
-def last_text(lm: ScriptedLM) -> str:
-    return lm.requests[-1].messages[-1].content
+from optograph.graphs import Feedback, OpError, Value, applying, propagate, tracing
+from optograph.serving import Capabilities, ScriptedLM, load_lm
+from tests.agents.helping import ADD, LAMP, Question, Reply, ancestors, answer, calculate, call, last_text, make, price
 
 
 def test_it_calls_tools_and_answers_with_a_typed_value() -> None:
@@ -121,17 +55,6 @@ def test_a_decision_is_held_to_the_types_of_the_tools_and_the_answer() -> None:
     lm = ScriptedLM([answer(1)], capabilities=Capabilities())
     make(lm)(question="?")
     assert lm.requests[0].schema is None
-
-
-def ancestors(value: Value) -> set[Value]:
-    found: set[Value] = set()
-    stack = [value]
-    while stack:
-        one = stack.pop()
-        if one not in found:
-            found.add(one)
-            stack.extend(one.parents)
-    return found
 
 
 def test_every_decision_and_every_tool_call_is_an_op() -> None:
@@ -241,95 +164,6 @@ def test_errors_that_are_not_the_workflows_end_the_run(error: Exception) -> None
         make(ScriptedLM([call("fetch", name="x")]), tools=[fetch])(question="?")
 
 
-def test_the_budget_ends_it() -> None:
-    lm = ScriptedLM(lambda request: ADD)
-    with Journal.memory() as journal:
-        journaled = JournaledLM(lm, journal, Budget(BudgetLimits(calls=2)))
-        with pytest.raises(BudgetExceeded):
-            make(journaled, max_repeats=None)(question="?")  # type: ignore[arg-type]
-        rows = journal.calls()
-    assert [row.context["node"] for row in rows] == ["helper", "helper"]
-
-
-@pytest.mark.parametrize(
-    ("options", "replies", "reason", "tools_used"),
-    [
-        ({"max_steps": 2}, [ADD, LAMP], "max_steps", 2),
-        ({"max_tool_calls": 1}, [ADD, LAMP], "max_tool_calls", 1),
-        ({"max_tool_calls": 0}, [ADD], "max_tool_calls", 0),
-        ({"max_repeats": 1}, [ADD, ADD, ADD], "repeated_call", 2),
-        ({"max_repeats": 0}, [ADD, LAMP, LAMP], "repeated_call", 2),
-    ],
-)
-def test_limits_end_with_a_typed_outcome(
-    options: dict[str, Any], replies: list[str], reason: str, tools_used: int
-) -> None:
-    result = make(ScriptedLM(replies), **options).run(question="?")
-    assert (result.output, result.stop_reason, len(result.steps)) == (None, reason, tools_used)
-    names = {one.name for one in ancestors(result.value)}
-    assert {"helper", "helper.decide", "helper.instruction"} <= names
-    with pytest.raises(OpError, match="agent 'helper' stopped") as caught:
-        make(ScriptedLM(replies), **options)(question="?")
-    assert isinstance(caught.value.original, AgentStopped)
-    assert caught.value.original.stop_reason == reason
-
-
-def test_the_same_call_after_another_one_is_no_loop() -> None:
-    result = make(ScriptedLM([ADD, LAMP, ADD, answer(3)]), max_repeats=0).run(question="?")
-    assert result.stop_reason == "answered"
-    assert make(ScriptedLM([ADD] * 5 + [answer(3)]), max_repeats=None).run(question="?").stop_reason == "answered"
-
-
-def test_the_answer_can_be_forced_at_the_end() -> None:
-    lm = ScriptedLM([ADD, answer(3)])
-    result = make(lm, max_steps=2, force_answer=True).run(question="?")
-    assert result.output == Reply(number=3)
-    assert "calculate" not in lm.requests[1].messages[0].content
-    assert "anyOf" not in json.dumps((lm.requests[1].schema or lm).to_json())  # type: ignore[union-attr]
-    assert make(ScriptedLM([ADD, answer(3)]), max_tool_calls=1, force_answer=True).run(question="?").output
-
-
-def test_the_deadline_ends_it_in_the_midst_of_a_slow_tool() -> None:
-    async def sleep(seconds: float) -> str:
-        """Sleep."""
-        await asyncio.sleep(seconds)
-        return "done"
-
-    lm = ScriptedLM([ADD, call("sleep", seconds=60)])
-    started = time.monotonic()
-    result = make(lm, tools=[calculate, sleep], deadline_s=0.3).run(question="?")
-    assert time.monotonic() - started < 20
-    assert (result.stop_reason, len(result.steps)) == ("deadline", 1)
-    assert "helper.calculate" in {one.name for one in ancestors(result.value)}
-
-
-def test_a_tools_own_timeout_is_an_observation() -> None:
-    def fetch() -> str:
-        """Fetch."""
-        raise TimeoutError("slow")
-
-    result = make(ScriptedLM([call("fetch"), answer(0)]), tools=[fetch], deadline_s=60).run(question="?")
-    assert result.steps[0].error == "TimeoutError: slow"
-
-
-def test_long_results_are_cut_for_the_model_only() -> None:
-    def read() -> str:
-        """Read."""
-        return "x" * 100
-
-    lm = ScriptedLM([call("read"), answer(0)])
-    result = make(lm, tools=[read], max_result_chars=10).run(question="?")
-    assert result.steps[0].result == "x" * 100
-    assert last_text(lm) == f"Result: {'x' * 10}… (90 characters left out)"
-
-
-def test_a_conversation_that_has_grown_too_long_is_the_agents_failure() -> None:
-    long = ServingError("the prompt is too long", kind="context_length")
-    assert make(ScriptedLM([ADD, long])).run(question="?").stop_reason == "no_decision"
-    with pytest.raises(ServingError):
-        make(ScriptedLM([long]))(question="?")
-
-
 DEMO: dict[str, Any] = {
     "question": "1 and 2?",
     "solution": {
@@ -396,115 +230,6 @@ def test_wrong_use_is_refused_early() -> None:
             AgentOptions(**bad)
     with pytest.raises(OpError, match="does not fit Question"):
         make(lm)(wrong="?")
-
-
-def obedient(request: Request) -> str:
-    """Call the tool that the instruction names with the number of the question, then answer with the result."""
-    wanted = request.messages[0].content.split(".")[0]
-    said = request.messages[-1].content
-    if said.startswith("Result: "):
-        return answer(float(said.removeprefix("Result: ")))
-    return call("scale", number=float(said), factor=float(wanted))
-
-
-def test_concurrent_candidates_do_not_see_each_other() -> None:
-    unit = Parameter(1.0, name="unit")
-
-    def scale(number: float, factor: float) -> float:
-        """Scale a number."""
-        time.sleep(0.001)
-        return float(number * factor * unit.data)
-
-    agent = make(ScriptedLM(obedient), tools=[scale])
-
-    async def one(number: int) -> tuple[float, float]:
-        with applying({"helper.instruction": f"{number}. Use it.", "unit": 10.0 + number}):
-            value = await agent.acall(question=str(number + 1))
-        return value.data.number, float((number + 1) * number * (10 + number))
-
-    async def everyone() -> list[tuple[float, float]]:
-        return await asyncio.gather(*(one(number) for number in range(60)))
-
-    results = asyncio.run(everyone())
-    assert [got for got, _ in results] == [wanted for _, wanted in results]
-
-
-def test_threads_with_candidates_of_their_own_do_not_see_each_other() -> None:
-    def scale(number: float, factor: float) -> float:
-        """Scale a number."""
-        return number * factor
-
-    agent = make(ScriptedLM(obedient), tools=[scale])
-
-    def one(number: int) -> float:
-        with applying({"helper.instruction": f"{number}. Use it."}):
-            return float(agent(question="2").number.data)
-
-    with ThreadPoolExecutor(32) as pool:
-        assert list(pool.map(one, range(100))) == [2.0 * number for number in range(100)]
-
-
-def test_tools_may_ask_models_and_other_agents() -> None:
-    inner = make(ScriptedLM(lambda request: answer(7)))
-    lm = ScriptedLM(["seven"])
-
-    @op
-    def consult(question: str) -> float:
-        """Ask somebody else."""
-        return float(inner(question=question).number.data + len(lm("How much?")))
-
-    outer = Agent(
-        "outer",
-        lm=ScriptedLM([call("consult", question="?"), answer(12)]),
-        inputs=Question,
-        output=Reply,
-        tools=[consult],
-        instruction="Consult.",
-    )
-    value = outer(question="?")
-    assert value.data == Reply(number=12)
-    assert {"helper.decide", "helper.instruction", "outer.instruction"} <= {one.name for one in ancestors(value)}
-
-
-class Shop(Module):
-    def __init__(self, lm: ScriptedLM) -> None:
-        self.discount = Parameter(0.5, name="shop.discount")
-        self.agent = make(lm, tools=[self.sale])
-
-    def sale(self, net: float) -> float:
-        """Give the price of the day."""
-        return float(net * self.discount.data)
-
-    def forward(self, question: str) -> Any:
-        return self.agent(question=question).number
-
-
-def test_an_agent_in_a_module_and_a_tool_with_a_parameter() -> None:
-    shop = Shop(ScriptedLM([call("sale", net=10), answer(5)]))
-    assert sorted(shop.named_parameters()) == [
-        "helper.demos",
-        "helper.instruction",
-        "helper.sale.description",
-        "shop.discount",
-    ]
-    assert sorted(shop.agent.named_parameters()) == sorted(shop.named_parameters())
-    assert [type(one).__name__ for one in shop.modules()] == ["Shop", "Agent"]
-    assert "shop.discount" in {one.name for one in ancestors(shop(question="?"))}
-
-
-@pytest.mark.parametrize("wrap", [lambda agent: agent, lambda agent: lambda question: agent(question=question)])
-def test_an_evaluator_scores_a_limit_as_a_failure(wrap: Callable[[Agent], Any]) -> None:
-    agent = make(ScriptedLM(lambda request: ADD if "loop" in request.text else answer(3)))
-    rows = [Example(str(number), {"question": text}, {"number": 3.0}) for number, text in enumerate(["loop", "go"])]
-    task = Task(rows, [Example("d", {"question": "d"}, 1)], SealedSplit([Example("t", {"question": "t"}, 1)]), exact())
-    evaluator = Evaluator(wrap(agent), task, agent.named_parameters())
-    (evaluation,) = evaluator.evaluate([Trial(Candidate({}), "train", ("0", "1"), want_trace=True)])
-    failed, _ = evaluation.results
-    assert failed.feedback is not None
-    assert (failed.feedback.score, failed.feedback.failure_type) == (0.0, "AgentStopped")
-    assert failed.calls == 4
-    assert failed.subgraph is not None
-    assert evaluation.missing == 0
 
 
 def test_on_the_embedded_model_every_decision_can_be_used() -> None:

@@ -1,74 +1,32 @@
-"""ChatModel: a LangChain chat model over our models, in LangGraph apps too, sync, async, streamed and with tools."""
+"""ChatModel: a LangChain chat model over our models: messages, settings, streams, errors, journal."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Any
 
 import pytest
-from langchain_core.messages import (
-    AIMessage,
-    AIMessageChunk,
-    AnyMessage,
-    ChatMessage,
-    HumanMessage,
-    RemoveMessage,
-    SystemMessage,
-    ToolMessage,
-)
-from langchain_core.tools import tool
-from langgraph.graph import END, START, StateGraph
-from langgraph.graph.message import add_messages
-from pydantic import BaseModel
+from langchain_core.messages import AIMessage, AIMessageChunk, ChatMessage, HumanMessage, RemoveMessage, SystemMessage
 
 from optograph.agents import ChatModel, recording_calls
-from optograph.errors import BudgetExceeded, ModelError, ServingError, UserError
+from optograph.errors import BudgetExceeded, ServingError, UserError
 from optograph.graphs import op
 from optograph.serving import (
     Budget,
     BudgetLimits,
     CallEvent,
-    Capabilities,
     Deadline,
     JournaledLM,
-    LlamaCppLM,
     OpenAILM,
-    Request,
     Retry,
     ScriptedLM,
-    load_lm,
     observing,
 )
 from optograph.storage import Journal
 from optograph.testing import LoopbackServer
-
-TEXT = "one two three"
-
-
-@tool
-def multiply(left: int, right: int) -> int:
-    """Multiply two whole numbers."""
-    return left * right
-
-
-def weather(city: str, unit: Literal["C", "F"] = "C") -> str:
-    """Tell the weather."""
-    return f"sun in {city}, 20 {unit}"
-
-
-class Person(BaseModel):
-    """A person."""
-
-    name: str
-    age: int
-
-
-def asked(lm: ScriptedLM, number: int = -1) -> list[tuple[str, str]]:
-    return [(one.role, one.content) for one in lm.requests[number].messages]
+from tests.agents.chatting import TEXT, asked, multiply
 
 
 def test_messages_go_in_and_an_ai_message_comes_out() -> None:
@@ -154,145 +112,6 @@ def test_a_blocking_call_on_the_model_loop_says_so() -> None:
             run_sync(coroutine())
 
 
-def test_a_tool_call_comes_out_and_its_result_goes_in() -> None:
-    lm = ScriptedLM(['{"multiply": {"left": 6, "right": 7}}', '{"reply": "It is 42."}'])
-    model = ChatModel(lm).bind_tools([multiply, weather])
-    first = model.invoke([SystemMessage("Help."), HumanMessage("6 times 7?")])
-    (call,) = first.tool_calls
-    assert (first.content, call["name"], call["args"]) == ("", "multiply", {"left": 6, "right": 7})
-    schema = lm.requests[0].schema
-    assert schema is not None
-    assert '"required": ["reply"]' in json.dumps(schema.to_json())
-    assert asked(lm)[0][1].startswith("Help.\n\nReply with one JSON object")
-    assert '{"weather": {"city": string, "unit": "C" | "F" (optional)}}' in asked(lm)[0][1]
-
-    result = multiply.invoke(call)
-    other = ToolMessage("no network", tool_call_id="x", name="weather", status="error")
-    second = model.invoke([HumanMessage("6 times 7?"), first, result, other])
-    assert (second.content, second.tool_calls) == ("It is 42.", [])
-    assert asked(lm)[1:] == [
-        ("user", "6 times 7?"),
-        ("assistant", '{"multiply": {"left": 6, "right": 7}}'),
-        ("user", "Result of multiply: 42\nError of weather: no network"),
-    ]
-
-
-def test_ids_of_calls_are_those_of_the_request() -> None:
-    ids = {
-        ChatModel(ScriptedLM(['{"weather": {"city": "Bern"}}'])).bind_tools([weather]).invoke(text).tool_calls[0]["id"]
-        for text in ("a", "b", "a")
-    }
-    assert len(ids) == 2
-
-
-@pytest.mark.parametrize(
-    ("choice", "offered"),
-    [
-        (None, {"multiply", "weather", "reply"}),
-        ("auto", {"multiply", "weather", "reply"}),
-        ("any", {"multiply", "weather"}),
-        ("required", {"multiply", "weather"}),
-        (True, {"multiply", "weather"}),
-    ],
-)
-def test_tool_choices(choice: Any, offered: set[str]) -> None:
-    lm = ScriptedLM(['{"weather": {"city": "Bern"}}'])
-    ChatModel(lm).bind_tools([multiply, weather], tool_choice=choice).invoke("hi")
-    schema = lm.requests[0].schema
-    assert schema is not None
-    assert {next(iter(one["properties"])) for one in schema.to_json()["schema"]["anyOf"]} == offered
-
-
-@pytest.mark.parametrize("choice", ["weather", {"type": "function", "function": {"name": "weather"}}])
-def test_one_tool_that_must_be_called_is_asked_for_its_arguments_alone(choice: Any) -> None:
-    lm = ScriptedLM(['{"city": "Bern"}', '{"weather": {"city": "Bern"}}'])
-    model = ChatModel(lm).bind_tools([multiply, weather], tool_choice=choice)
-    for _ in range(2):
-        (call,) = model.invoke("hi").tool_calls
-        assert (call["name"], call["args"]) == ("weather", {"city": "Bern"})
-    schema = lm.requests[0].schema
-    assert schema is not None
-    assert set(schema.to_json()["schema"]["properties"]) == {"city", "unit"}
-
-
-@pytest.mark.parametrize("choice", ["none", False])
-def test_no_tool_may_be_called(choice: Any) -> None:
-    lm = ScriptedLM([TEXT])
-    assert ChatModel(lm).bind_tools([multiply], tool_choice=choice).invoke("hi").content == TEXT
-    assert lm.requests[0].schema is None
-    assert asked(lm) == [("user", "hi")]
-
-
-def test_a_tool_may_be_called_reply() -> None:
-    def reply(to: str) -> str:
-        """Reply to a letter."""
-        return to
-
-    model = ChatModel(ScriptedLM(['{"reply": {"to": "Ann"}}', '{"reply_0": "no"}'])).bind_tools([reply])
-    assert model.invoke("hi").tool_calls[0]["args"] == {"to": "Ann"}
-    assert model.invoke("hi").content == "no"
-
-
-@pytest.mark.parametrize(
-    ("bad", "complaint"),
-    [
-        ('{"divide": {}}', "there is no 'divide' here"),
-        ('{"multiply": {"left": 1}}', r"lack ['right'] and have unknown []"),
-        ('{"multiply": {"left": 1, "right": 2, "by": 3}}', r"lack [] and have unknown ['by']"),
-        ('{"reply": {"text": "x"}}', "'reply' must be given a text"),
-        ('{"multiply": ', "no complete JSON value"),
-    ],
-)
-def test_unusable_calls_are_repaired_and_paid_for(bad: str, complaint: str) -> None:
-    lm = ScriptedLM([bad, '{"multiply": {"left": 1, "right": 2}}'])
-    message = ChatModel(lm).bind_tools([multiply]).invoke("hi")
-    assert message.tool_calls[0]["args"] == {"left": 1, "right": 2}
-    assert complaint in asked(lm)[-1][1]
-    usage = message.usage_metadata
-    assert usage is not None
-    assert usage["output_tokens"] > 5
-    with pytest.raises(ModelError):
-        ChatModel(ScriptedLM([bad]), repairs=0).bind_tools([multiply]).invoke("hi")
-
-
-def test_a_model_that_is_held_to_nothing_may_just_talk() -> None:
-    lm = ScriptedLM(["<think>hm</think>It is 42."], capabilities=Capabilities())
-    message = ChatModel(lm).bind_tools([multiply]).invoke("6 times 7?")
-    assert (message.content, message.tool_calls) == ("It is 42.", [])
-    assert lm.requests[0].schema is None
-    with pytest.raises(ModelError):
-        ChatModel(ScriptedLM(["words", "words"])).bind_tools([multiply], tool_choice="any").invoke("hi")
-
-
-def test_a_call_that_was_cut_off_is_not_used() -> None:
-    lm = ScriptedLM(['{"multiply": {"left": 1, "right": 2}} and more', '{"reply": "x"}'])
-    assert ChatModel(lm, max_tokens=5).bind_tools([multiply]).invoke("hi").content == "x"
-
-
-def test_structured_output() -> None:
-    lm = ScriptedLM(lambda request: '{"name": "Ann", "age": 30}')
-    model = ChatModel(lm)
-    assert model.with_structured_output(Person).invoke("Who?") == Person(name="Ann", age=30)
-    schema = lm.requests[0].schema
-    assert schema is not None
-    assert schema.to_json()["schema"]["additionalProperties"] is False
-    assert model.with_structured_output(Person.model_json_schema()).invoke("Who?") == {"name": "Ann", "age": 30}
-    raw = model.with_structured_output(Person, include_raw=True).invoke("Who?")
-    assert isinstance(raw, dict)
-    assert (raw["parsed"], raw["parsing_error"]) == (Person(name="Ann", age=30), None)
-    assert isinstance(raw["raw"], AIMessage)
-    assert asyncio.run(model.with_structured_output(Person).ainvoke("Who?")) == Person(name="Ann", age=30)
-
-
-def test_structured_output_streams_and_batches() -> None:
-    model = ChatModel(ScriptedLM(lambda request: '{"name": "Ann", "age": 30}'))
-    ann = Person(name="Ann", age=30)
-    structured = model.with_structured_output(Person)
-    assert list(structured.stream("Who?"))[-1] == ann
-    assert structured.batch(["Who?"] * 5) == [ann] * 5
-    assert asyncio.run(structured.abatch(["Who?"] * 5)) == [ann] * 5
-
-
 def test_streams_give_at_least_one_chunk_and_add_up_to_the_message() -> None:
     model = ChatModel(ScriptedLM(lambda request: TEXT), token_ids=True)
 
@@ -355,14 +174,6 @@ def test_a_stream_that_is_left_early_asks_no_longer() -> None:
         stream.close()  # type: ignore[attr-defined]
 
 
-def test_a_tool_call_streams_as_one_chunk() -> None:
-    model = ChatModel(ScriptedLM(lambda request: '{"multiply": {"left": 6, "right": 7}}')).bind_tools([multiply])
-    chunks = list(model.stream("hi"))
-    assert [chunk.tool_calls for chunk in chunks if isinstance(chunk, AIMessage) and chunk.tool_calls] == [
-        model.invoke("hi").tool_calls
-    ]
-
-
 def test_the_journal_the_budget_and_observers_see_the_calls() -> None:
     seen: list[CallEvent] = []
     with Journal.memory() as journal:
@@ -388,127 +199,6 @@ def test_a_call_inside_an_op_hangs_under_it() -> None:
     with recording_calls():
         value = shout("hi")
     assert (value.info or {})["calls"][0]["texts"] == [TEXT]
-
-
-class State(TypedDict):
-    messages: Annotated[list[AnyMessage], add_messages]
-
-
-def make_app(model: ChatModel, *, is_async: bool = False) -> Any:
-    """A model with a tool, as LangGraph's documentation writes one."""
-    bound = model.bind_tools([multiply])
-
-    def call(state: State) -> dict[str, Any]:
-        return {"messages": [bound.invoke(state["messages"])]}
-
-    async def acall(state: State) -> dict[str, Any]:
-        return {"messages": [await bound.ainvoke(state["messages"])]}
-
-    def use(state: State) -> dict[str, Any]:
-        last = state["messages"][-1]
-        assert isinstance(last, AIMessage)
-        return {"messages": [multiply.invoke(one) for one in last.tool_calls]}
-
-    def more(state: State) -> str:
-        last = state["messages"][-1]
-        return "use" if isinstance(last, AIMessage) and last.tool_calls else END
-
-    graph = StateGraph(State)
-    graph.add_node("call", acall if is_async else call)
-    graph.add_node("use", use)
-    graph.add_edge(START, "call")
-    graph.add_conditional_edges("call", more, ["use", END])
-    graph.add_edge("use", "call")
-    return graph.compile()
-
-
-def tool_user(request: Request) -> str:
-    """Multiply six by seven, then tell the result."""
-    said = request.messages[-1].content
-    if said.startswith("Result of multiply: "):
-        return json.dumps({"reply": f"It is {said.rpartition(' ')[2]}."})
-    return '{"multiply": {"left": 6, "right": 7}}'
-
-
-QUESTION = {"messages": [("user", "What is 6 times 7?")]}
-
-
-def test_in_a_langgraph_app() -> None:
-    model = ChatModel(ScriptedLM(tool_user))
-    states = [
-        make_app(model).invoke(QUESTION),
-        asyncio.run(make_app(model).ainvoke(QUESTION)),
-        asyncio.run(make_app(model, is_async=True).ainvoke(QUESTION)),
-    ]
-    for state in states:
-        assert [one.type for one in state["messages"]] == ["human", "ai", "tool", "ai"]
-        assert state["messages"][-1].content == "It is 42."
-
-
-def test_langgraph_streams_messages() -> None:
-    app = make_app(ChatModel(ScriptedLM(tool_user)))
-    pieces = [chunk for chunk, _ in app.stream(QUESTION, stream_mode="messages")]
-    assert any(isinstance(one, AIMessageChunk) and one.tool_call_chunks for one in pieces)
-    assert any(one.content == "It is 42." for one in pieces)
-
-    async def astream() -> list[Any]:
-        return [chunk async for chunk, _ in app.astream(QUESTION, stream_mode="messages")]
-
-    assert any(one.content == "It is 42." for one in asyncio.run(astream()))
-
-
-@pytest.fixture(scope="module")
-def small() -> Iterator[LlamaCppLM]:
-    lm = load_lm("local/smollm2-135m", n_parallel=1)
-    assert isinstance(lm, LlamaCppLM)
-    yield lm
-    asyncio.run(lm.aclose())
-
-
-def test_on_the_embedded_model(small: LlamaCppLM) -> None:
-    model = ChatModel(small, max_tokens=40, token_ids=True)
-    message = model.invoke([SystemMessage("Answer in one word."), HumanMessage("What colour is the sky?")])
-    assert "blue" in str(message.content).lower()
-    assert message.response_metadata["identity"]["weights"].startswith("sha256:b179c952")
-    assert message.response_metadata["token_ids"]
-    usage = message.usage_metadata
-    assert usage is not None
-    assert usage["input_tokens"] > 10
-    assert "".join(str(chunk.content) for chunk in model.stream("Say hello.")) == model.invoke("Say hello.").content
-
-
-def test_tools_and_structured_output_on_the_embedded_model(small: LlamaCppLM) -> None:
-    model = ChatModel(small, max_tokens=60)
-    message = model.bind_tools([multiply, weather], tool_choice="multiply").invoke("What is 12 times 5?")
-    assert set(message.tool_calls[0]["args"]) == {"left", "right"}
-    assert all(isinstance(one, int) for one in message.tool_calls[0]["args"].values())
-    person = model.with_structured_output(Person).invoke("Ann is 30 years old.")
-    assert isinstance(person, Person)
-    assert person.name == "Ann"
-
-
-def test_a_langgraph_app_on_the_embedded_model(small: LlamaCppLM) -> None:
-    class Facts(TypedDict):
-        text: str
-        person: Person
-        line: str
-
-    model = ChatModel(small, max_tokens=40)
-
-    async def read(state: Facts) -> dict[str, Any]:
-        return {"person": await model.with_structured_output(Person).ainvoke(state["text"])}
-
-    def greet(state: Facts) -> dict[str, Any]:
-        return {"line": model.invoke(f"Write a one-line greeting for {state['person'].name}.").content}
-
-    graph = StateGraph(Facts)
-    graph.add_node("read", read)
-    graph.add_node("greet", greet)
-    graph.add_edge(START, "read")
-    graph.add_edge("read", "greet")
-    state = asyncio.run(graph.compile().ainvoke({"text": "Ann is 30 years old."}))  # type: ignore[call-overload]
-    assert state["person"].name == "Ann"
-    assert state["line"]
 
 
 def test_langchain_is_loaded_when_the_chat_model_is() -> None:

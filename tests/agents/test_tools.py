@@ -8,7 +8,7 @@ import enum
 import functools
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -126,7 +126,7 @@ def test_methods_partials_and_ops_are_tools() -> None:
 
     traced = Tool(doubled).traced("agent.doubled")
     assert traced.info.name == "own"
-    assert asyncio.run(use(traced, False, {"x": 4})).data == 8
+    assert asyncio.run(use(traced, {"x": 4})).data == 8
 
 
 def test_a_sync_tool_runs_in_a_thread_and_an_async_one_on_the_loop() -> None:
@@ -141,8 +141,8 @@ def test_a_sync_tool_runs_in_a_thread_and_an_async_one_on_the_loop() -> None:
     async def both() -> list[str]:
         sync, other = Tool(where), Tool(where_async)
         values = [
-            await use(sync.traced("a.where"), sync.is_async, {}),
-            await use(other.traced("a.where"), other.is_async, {}),
+            await use(sync.traced("a.where"), {}),
+            await use(other.traced("a.where"), {}),
         ]
         return [value.data for value in values]
 
@@ -153,7 +153,7 @@ def test_a_sync_tool_runs_in_a_thread_and_an_async_one_on_the_loop() -> None:
 def test_what_a_tool_reads_is_an_ancestor_of_its_result() -> None:
     shop = Shop()
     tool = Tool(shop.price)
-    value = asyncio.run(use(tool.traced("a.price"), tool.is_async, {"net": 10.0}))
+    value = asyncio.run(use(tool.traced("a.price"), {"net": 10.0}))
     assert "shop.tax" in {parent.name for parent in value.parents}
 
 
@@ -163,8 +163,63 @@ def test_a_failing_tool_is_a_traced_failure_with_its_line() -> None:
         return 1 / x
 
     with pytest.raises(OpError, match="division by zero") as caught:
-        asyncio.run(use(Tool(broken).traced("a.broken"), False, {"x": 0}))
+        asyncio.run(use(Tool(broken).traced("a.broken"), {"x": 0}))
     assert caught.value.value.data["line"].startswith("return 1 / x")
+
+
+def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that hides that a function is async."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return call
+
+
+def test_an_async_function_below_a_sync_decorator_is_awaited() -> None:
+    shop = Shop()
+
+    @logged
+    async def halve(net: float) -> float:
+        """Halve a price."""
+        await asyncio.sleep(0)
+        return float(shop.tax.data / net)
+
+    def quarter(net: float) -> Any:
+        """Halve half a price."""
+        return halve(2 * net)
+
+    async def both() -> list[Any]:
+        return [await use(Tool(one).traced("a.part"), {"net": 2.0}) for one in (halve, quarter)]
+
+    first, second = asyncio.run(both())
+    assert (first.data, second.data) == (shop.tax.data / 2, shop.tax.data / 4)
+    assert all("shop.tax" in {parent.name for parent in one.parents} for one in (first, second))
+    with pytest.raises(OpError, match="division by zero") as caught:
+        asyncio.run(use(Tool(halve).traced("a.halve"), {"net": 0.0}))
+    assert caught.value.value.data["line"].startswith("return float(shop.tax.data / net)")
+    with pytest.raises(UserError, match="put @op next to its async function"):
+        asyncio.run(use(Tool(op(halve)).traced("a.halve"), {"net": 1.0}))
+
+
+def test_an_op_below_a_sync_decorator_is_awaited() -> None:
+    @logged
+    @op(name="own")
+    async def halve(net: float) -> float:
+        """Halve a price."""
+        return net / 2
+
+    assert asyncio.run(use(Tool(halve).traced("a.halve"), {"net": 1.0})).data == 0.5
+
+
+def test_a_tool_that_raises_stop_iteration_does_not_hang() -> None:
+    def first(start: str) -> str:
+        """Find a word."""
+        return next(word for word in ("a", "b") if word.startswith(start))
+
+    with pytest.raises(OpError, match="first raised StopIteration"):
+        asyncio.run(asyncio.wait_for(use(Tool(first).traced("a.first"), {"start": "x"}), 20))
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -179,7 +234,7 @@ def test_a_tool_that_calls_exit_does_not_end_the_process(is_async: bool) -> None
 
     tool = Tool(leave_async if is_async else leave)
     with pytest.raises(RuntimeError, match=r"exit\(3\)"):
-        run_sync(use(tool.traced("a.leave"), tool.is_async, {"code": 3}))
+        run_sync(use(tool.traced("a.leave"), {"code": 3}))
     assert run_sync(asyncio.sleep(0, "alive")) == "alive"
 
 
@@ -202,9 +257,21 @@ def unfit(x: Callable[[], int]) -> int:
     return x()
 
 
+def words(text: str) -> Iterator[str]:
+    """Give the words one by one."""
+    yield from text.split()
+
+
+async def words_async(text: str) -> AsyncIterator[str]:
+    """Give the words one by one."""
+    yield text
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
+        (words, "'words' is a generator"),
+        (words_async, "'words_async' is a generator"),
         (undocumented, "needs a description"),
         (untyped, "argument 'x' of tool 'untyped' has no type"),
         (starred, "given by name"),

@@ -29,6 +29,7 @@ NAMES = {
     "report",
     "review",
     "graph",
+    "inspect",
     "diff",
     "export",
     "estimate",

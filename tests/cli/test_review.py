@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from optograph.cli.reviewing import _value
+from optograph.graphs import Candidate, ChoiceSpec
+from optograph.optimizers import ReviewRequest
 from optograph.storage import Journal
 from optograph.testing import LoopbackServer
 
@@ -108,6 +111,27 @@ def test_an_edit_from_a_file(waiting: Command, folder: Path) -> None:
         "judge.instruction": "Judge carefully!"
     }
     assert waiting("resume", "moods-001", "--json").data["best"]["origin"] == "review"
+
+
+@pytest.mark.parametrize(
+    ("choices", "text", "value"),
+    [
+        (["1", "2"], "2", "2"),
+        ([1, 2], "2", 2),
+        (["2", 2], "2", "2"),
+        (["1", "2"], '"2"', "2"),
+        ([True, None], "null", None),
+        (["null", None], "null", "null"),
+        (["short", "long"], " Long", "long"),
+    ],
+)
+def test_a_choice_is_the_one_that_the_text_names(choices: list[Any], text: str, value: Any) -> None:
+    spec = ChoiceSpec(choices)
+    start = Candidate({"k": choices[0]})
+    described = {"k": {"kind": spec.kind, "constraint": spec.describe(), "schema": spec.json_schema()}}
+    request = ReviewRequest(1, "optoprime", start, start, "", parameters=described)
+    chosen = spec.from_json(_value(request, "k", text))
+    assert (type(chosen), chosen) == (type(value), value)
 
 
 def test_an_edit_of_a_list_is_json(waiting: Command) -> None:

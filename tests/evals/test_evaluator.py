@@ -196,11 +196,24 @@ def test_exit_in_a_workflow_fails_its_example_only(task: Task) -> None:
             raise SystemExit(3)
         return "happy"
 
+    async def later(text: str) -> str:
+        return workflow(text)
+
     traced = op(workflow)
-    for one in (workflow, traced):
+    for one in (workflow, traced, lambda text: traced(text), later, op(later), lambda text: later(text)):
         (evaluation,) = evaluator(one, task).evaluate([Trial(Candidate({}), "dev", ids(task)[:4])])
         assert evaluation.scores == (1.0, 0.0, 1.0, 0.0)
-        assert "3" in (evaluation.results[1].error or "")
+        assert evaluation.results[1].error == "ExitCalled: the workflow called exit(3)"
+
+
+def test_stop_iteration_in_a_workflow_fails_its_example_only(task: Task) -> None:
+    def workflow(text: str) -> str:
+        return next(word for word in ["happy"] if "rain" not in text)
+
+    for one in (workflow, op(workflow)):
+        (evaluation,) = evaluator(one, task).evaluate([Trial(Candidate({}), "dev", ids(task)[:4])])
+        assert evaluation.scores == (1.0, 0.0, 1.0, 0.0)
+        assert "StopIteration" in (evaluation.results[1].error or "")
 
 
 def test_an_async_forward_is_awaited(task: Task) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -279,6 +280,25 @@ def test_errors_name_their_line(error: Exception, message: str) -> None:
         failing(error)(X)
 
 
+def test_the_line_is_that_of_the_decorated_function() -> None:
+    def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any) -> Any:
+            return function(*args)
+
+        return call
+
+    @op
+    @logged
+    def work(x: Any) -> Any:
+        """Fail."""
+        return x / 0
+
+    with pytest.raises(OpError) as caught:
+        work(X)
+    assert caught.value.value.data["line"].startswith("return x / 0  # <---")
+
+
 def test_a_wrong_call_is_a_failure_too() -> None:
     with pytest.raises(OpError, match="unexpected keyword") as caught:
         failing(KeyError())(X, wrong=Y)
@@ -319,6 +339,17 @@ def test_some_errors_pass_through(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught:
         work(X)
     assert caught.value is error
+    assert names(total(X)) == ["x"]
+
+
+def test_an_exit_ends_the_program_however_the_op_is_called() -> None:
+    work = failing(SystemExit(3))
+    ways: list[tuple[list[Any], dict[str, Any]]] = [([X], {}), ([], {"x": X}), ([[X]], {})]
+    for args, kwargs in ways:
+        with pytest.raises(SystemExit):
+            work(*args, **kwargs)
+        with no_tracing(), pytest.raises(SystemExit):
+            work(*args, **kwargs)
     assert names(total(X)) == ["x"]
 
 

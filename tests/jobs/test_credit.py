@@ -196,6 +196,58 @@ def test_nodes_of_a_langgraph_app_have_their_names(tmp_path: Path) -> None:
     assert (nodes["check"].failed_before, nodes["check"].parameters) == (4, [])
 
 
+def test_inputs_outputs_and_routers_of_langgraph_apps_are_no_nodes() -> None:
+    from langgraph.graph import END, START, StateGraph
+
+    from optograph.agents.langgraph import trace_langgraph
+
+    lm = ScriptedLM(lambda request: request.text.rpartition(" ")[2], name="m")
+
+    def draft(state: Asked) -> Any:
+        return {"answer": lm(f"{RULE} {state['text']}")}
+
+    def route(state: Asked) -> str:
+        return lm(f"Say what is to be done next in this case: {'polish' if state['answer'] else END}")
+
+    def polish(state: Asked) -> Any:
+        return {"answer": state["answer"].strip()}
+
+    inner_graph = StateGraph(Asked)
+    inner_graph.add_node("draft", draft)
+    inner_graph.add_node("polish", polish)
+    inner_graph.add_edge(START, "draft")
+    inner_graph.add_conditional_edges("draft", route, ["polish", END])
+    inner_graph.add_edge("polish", END)
+    inner = inner_graph.compile()
+
+    def ask(state: Asked) -> Any:
+        return {"answer": inner.invoke({"text": state["text"], "answer": ""})["answer"]}
+
+    graph = StateGraph(Asked)
+    graph.add_node("ask", ask)
+    graph.add_edge(START, "ask")
+    graph.add_edge("ask", END)
+    app = trace_langgraph(graph.compile(), output="answer")
+    prefix = Parameter("Well, ", name="prefix.prompt")
+
+    @op(name="before")
+    def before(text: str, prompt: str) -> str:
+        return prompt + text
+
+    wanted = [prefix, *app.parameters()]
+    journal = Journal.memory()
+    candidate(journal, "start", {one.name: one.data for one in wanted if one.name})
+    journal.add_decision(decision("start", "seed", 0.25))
+    traced(journal, "start", "0", app(text=before("why?", prefix)), 0.0, wanted)
+    nodes = by_name(counted(journal, "start"))
+    assert {name: sorted(node.parameters) for name, node in nodes.items()} == {
+        "before": ["prefix.prompt"],
+        "ask/draft": ["ask/draft.RULE", "ask/draft.route.text"],
+        "ask/polish": [],
+        "ask": [],
+    }
+
+
 # Journals written by hand -----------------------------------------------------------------------------------------
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from optograph.errors import UserError, WaitingForReview
-from optograph.evals import EvaluatorOptions, Task
+from optograph.evals import EvaluatorOptions, Example, Task
 from optograph.graphs import FloatSpec, Parameter
 from optograph.jobs import RunOptions, RunResult, optimize
 from optograph.optimizers import Review, ReviewRequest, file_review, pending_review
@@ -194,6 +195,45 @@ def test_a_value_that_its_parameter_does_not_take_is_asked_for_again(start: Any,
         start(tmp_path / "run")
     (tried,) = caught.value.request["edits"]
     assert "cannot be used: judge.instruction: text must be a str, got 7" in tried["reason"]
+
+
+def test_an_edit_whose_evaluation_fails_is_not_condemned(
+    make_moods: Callable[[ScriptedLM], Any], task: Task, model: Model, tmp_path: Path
+) -> None:
+    down: list[str] = []
+
+    def scorer(example: Example, output: Any) -> Any:
+        if down:
+            raise ConnectionError(down[0])
+        return task.scorer(example, output)
+
+    def run() -> RunResult:
+        return optimize(
+            make_moods(model.make()),
+            replace(task, scorer=scorer),
+            optimizer=[("optoprime", {"steps": 1, "minibatch": 4})],
+            options=RunOptions(run_dir=tmp_path / "run", review="accepted"),
+        )
+
+    edit = {"judge.instruction": "Judge carefully!"}
+    with pytest.raises(WaitingForReview) as waiting:
+        run()
+    answer(tmp_path / "run", verdict="edit", values=edit, by="ana")
+    down.append("the judge's server is down")
+    for _ in range(2):
+        with pytest.raises(UserError, match="the judge's server is down"):
+            run()
+    with Journal.read(tmp_path / "run") as journal:
+        request, filed = pending_review(journal) or pytest.fail("the review is gone")
+        assert (request.key, request.edits) == (waiting.value.request["key"], ())
+        assert filed is not None
+        assert journal.events("review") == []
+    assert verdicts(tmp_path / "run") == [("seed", "optoprime", 0)]
+    answer(tmp_path / "run", verdict="edit", values=edit, by="ben")  # the same edit may be given again
+    down.clear()
+    assert instruction(run()) == "Judge carefully!"
+    with Journal.read(tmp_path / "run") as journal:
+        assert [(one["by"], one["outcome"]) for one in journal.events("review")] == [("ben", "accepted")]
 
 
 def test_a_function_is_asked_at_once_and_never_twice(start: Any, tmp_path: Path) -> None:

@@ -48,13 +48,13 @@ class Builder:
             return TracedSubgraph(name, f"{whole}/", graph, compat.reducing_channels(bound), shared)
         if compat.is_async_only(bound):
             self.async_only = True
-        site = self._site(bound, Place(whole, (), "constant", *_where(bound), (whole,)))
+        site = self._site(bound, Place(whole, (), "constant", *where_of(bound), (whole,)))
         info = OpInfo(whole.replace("/", "_"), _described(bound))
         return TracedNode(name, whole, bound if site is None else site, info, self.unexplained)
 
     def _route(self, name: str, found: Any, ends: Mapping[Any, str] | None, path: str) -> Any:
         whole = f"{path}{name}"
-        place = Place(whole, (found.get_name(),), "constant", *_where(found), (whole, found.get_name()))
+        place = Place(whole, (found.get_name(),), "constant", *where_of(found), (whole, found.get_name()))
         site = self._site(found, place)
         info = OpInfo(
             f"route_{whole.replace('/', '_').strip('_')}", f"Chooses what follows {whole}. {_described(found)}"
@@ -92,7 +92,8 @@ def _function(bound: Any) -> Any:
     return found if inspect.isroutine(found) else vars(type(found)).get("__call__")
 
 
-def _where(bound: Any) -> tuple[str, int]:
+def where_of(bound: Any) -> tuple[str, int]:
+    """Return the file and the first line of a node's function, or an empty string and 0."""
     code = getattr(inspect.unwrap(_function(bound)) if _function(bound) else None, "__code__", None)
     return ("", 0) if code is None else (code.co_filename, code.co_firstlineno)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any
 from uuid import UUID
 
@@ -71,17 +69,17 @@ _recorder = _CallRecorder()
 register_configure_hook(_active, inheritable=True)
 
 
-@contextmanager
-def recording_langchain() -> Iterator[None]:
-    """Have the calls of LangChain's models within the block noted on the running op."""
-    if _active.get() is not None:
-        yield
-        return
-    token = _active.set(_recorder)
-    try:
-        yield
-    finally:
-        _active.reset(token)
+def hear_langchain() -> Token[_CallRecorder | None]:
+    """Have the calls of LangChain's models noted on the running op, until `stop_hearing`.
+
+    Each node does so for itself: a handler that hears a whole graph costs every step of it.
+    """
+    return _active.set(_recorder)
+
+
+def stop_hearing(token: Token[_CallRecorder | None]) -> None:
+    """Go back to how it was before `hear_langchain`."""
+    _active.reset(token)
 
 
 def _is_ours(serialized: dict[str, Any] | None) -> bool:

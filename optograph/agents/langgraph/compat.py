@@ -38,6 +38,11 @@ def is_async_only(bound: Any) -> bool:
     return is_function(bound) and bound.func is None
 
 
+def inputs_of(node: Any) -> tuple[str, ...]:
+    """Return the channels that a node is given."""
+    return (node.channels,) if isinstance(node.channels, str) else tuple(node.channels)
+
+
 def rebuilt(
     app: Pregel[Any, Any, Any, Any],
     nodes: Mapping[str, Any],
@@ -52,6 +57,7 @@ def rebuilt(
             gives; returns the path to use.
     """
     made = app.copy({"channels": dict(app.channels)})  # making it puts a channel of its own there
+    made.cache = None  # its keys know nothing of prompts: one candidate would get another's answers
     made.nodes = {
         name: _with_branches(_with_bound(node, nodes.get(name)), name, route) for name, node in app.nodes.items()
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 from optograph.agents.langgraph.locating import locate
 from optograph.agents.langgraph.places import Place, Where
+from optograph.agents.langgraph.sites import Copies
 from optograph.errors import UserError
 from optograph.graphs import Parameter, Spec, TextSpec
 
@@ -53,6 +54,9 @@ class Finder:
         extra: Specs of further settings, by ``NODE.VARIABLE`` or ``NODE.VARIABLE.ATTRIBUTE``.
         parameters: The parameters by name.
         found: Each text with each node that reads it.
+        copies: Copies of the app's objects for each candidate.
+        words: Names that the graph goes by, of nodes and of branches: to change one would send it nowhere.
+        files: Files of the code that was searched.
     """
 
     rename: Mapping[str, str] = field(default_factory=dict)
@@ -60,14 +64,19 @@ class Finder:
     extra: Mapping[str, Spec] = field(default_factory=dict)
     parameters: dict[str, Parameter] = field(default_factory=dict)
     found: list[FoundPrompt] = field(default_factory=list)
+    files: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.copies = Copies()
+        self.words: set[str] = set()
         self._places: dict[tuple[Hashable, ...], tuple[str, Parameter | None]] = {}
         self._names: set[str] = set()
         self._used: set[str] = set()
 
     def text(self, text: str, place: Place, placeholders: tuple[str, ...] = ()) -> Parameter | None:
-        """Return the parameter of a text; None where it is frozen."""
+        """Return the parameter of a text; None where it is frozen, or is the name of a node."""
+        if text in self.words:
+            return None
         known = self._places.get(place.key)
         if known is None:
             name = self._name(place)

@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.types import Command, Send
 
 from optograph.agents.langgraph import compat
+from optograph.agents.langgraph.calls import hear_langchain, stop_hearing
 from optograph.agents.langgraph.flow import GraphRun, Outer, running
 from optograph.agents.langgraph.sites import Site
 from optograph.agents.langgraph.unexplained import Unexplained
@@ -52,16 +53,18 @@ class _Traced(Runnable[Any, Any]):
         call = self._begin(input, config)
         if call is None:
             return self._now().invoke(input, config, **kwargs)
-        frame, context = enter(call.frame), enter_node(self.path)
+        frame, context, hearing = enter(call.frame), enter_node(self.path), hear_langchain()
         try:
             output = self._now().invoke(call.view, config, **kwargs)
         except BaseException as error:
             leave(frame)
             leave_node(context, None if compat.is_pause(error) else error)
+            stop_hearing(hearing)
             call.failed(error)
             raise
         leave(frame)
         leave_node(context)
+        stop_hearing(hearing)
         return call.done(output)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -69,16 +72,18 @@ class _Traced(Runnable[Any, Any]):
         call = self._begin(input, config)
         if call is None:
             return await self._now().ainvoke(input, config, **kwargs)
-        frame, context = enter(call.frame), enter_node(self.path)
+        frame, context, hearing = enter(call.frame), enter_node(self.path), hear_langchain()
         try:
             output = await self._now().ainvoke(call.view, config, **kwargs)
         except BaseException as error:
             leave(frame)
             leave_node(context, None if compat.is_pause(error) else error)
+            stop_hearing(hearing)
             call.failed(error)
             raise
         leave(frame)
         leave_node(context)
+        stop_hearing(hearing)
         return call.done(output)
 
     def _now(self) -> Any:
@@ -203,6 +208,9 @@ class _Call:
 
     def done(self, output: Any) -> Any:
         """Record what the node gave, and return it."""
+        if type(output) is dict and SCALARS.issuperset(map(type, output.values())):  # the common case, made quick
+            self.run.wrote(self.value(output), output, self.step, self.task)
+            return output
         output = plain(output)
         value = self.value(shown(output))
         channels, targets = compat.writes_of(output)
@@ -252,8 +260,9 @@ class _Call:
                 writers = self.run.writers(channel, self.step, own)
                 if writers:
                     found[channel] = writers
-        args = tuple([one[0] if len(one) == 1 else Packed("list", None, one) for one in found.values()])
-        return tuple(found), args, tuple([value for one in found.values() for value in one])
+        every = found.values()
+        args = tuple([one[0] if len(one) == 1 else Packed("list", None, one) for one in every])
+        return tuple(found), args, tuple([value for one in every for value in one])
 
 
 class _Choice(_Call):

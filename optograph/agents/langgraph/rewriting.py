@@ -178,9 +178,9 @@ class _Rewriter(ast.NodeTransformer):
         named = iter([f"{{{_source(one)}}}" for one in pieces])
         text = "".join(str(one.value) if isinstance(one, ast.Constant) else next(named) for one in node.values)
         literal = "".join(str(one.value) for one in node.values if isinstance(one, ast.Constant))
-        if not self._inside or not looks_like_prompt(literal):
-            return node
         placeholders = tuple(f"{{{_source(one)}}}" for one in pieces)
+        if not self._inside or not looks_like_prompt(literal) or any(one in literal for one in placeholders):
+            return node  # a placeholder that also stands there in braces of its own could not be told from it
         key = self._note(text, placeholders, node.lineno, called=True)
         arguments: list[ast.expr] = [ast.JoinedStr([one]) for one in pieces]
         return ast.copy_location(ast.Call(ast.Name(key, ast.Load()), arguments, []), node)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,9 @@ from langchain_core.tools import BaseTool, StructuredTool
 from langgraph.pregel import Pregel
 
 from optograph.agents.langgraph import compat
+from optograph.agents.langgraph.containers import ContainerSite
 from optograph.agents.langgraph.places import Place
-from optograph.agents.langgraph.sites import ContainerSite, CopySite, Site
+from optograph.agents.langgraph.sites import CopySite, Site, calling
 from optograph.agents.langgraph.views import DictView
 
 if TYPE_CHECKING:
@@ -221,28 +221,10 @@ class _LambdaSite(Site):
         self.view = copy.copy(original)
         self.view.__dict__.pop("deps", None)
         for name, site in sites.items():
-            setattr(self.view, name, _calling(site, getattr(original, name)))
+            setattr(self.view, name, calling(site, getattr(original, name)))
         if "func" in sites and not own_async and getattr(original, "afunc", None) is not None:
             self.view.afunc = functools.partial(run_in_executor, None, self.view.func)
 
     def now(self) -> Any:
         """Return the runnable."""
         return self.view
-
-
-def _calling(site: Site, original: Any) -> Any:
-    if inspect.iscoroutinefunction(original) or inspect.iscoroutinefunction(getattr(original, "__call__", None)):  # noqa: B004
-
-        @functools.wraps(original)
-        async def acall(*args: Any, **kwargs: Any) -> Any:
-            return await site.now()(*args, **kwargs)
-
-        acall.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
-        return acall
-
-    @functools.wraps(original)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return site.now()(*args, **kwargs)
-
-    call.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
-    return call

@@ -13,7 +13,6 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from optograph.agents.langgraph import compat
-from optograph.agents.langgraph.calls import recording_langchain
 from optograph.agents.langgraph.flow import END, GraphRun, running
 from optograph.agents.langgraph.nodes import shown
 from optograph.agents.recording import recording_calls
@@ -89,7 +88,7 @@ class GraphRunner(Runnable[Any, Any]):
             return Outcome(self.built.invoke(given, config, **kwargs), None)
         token = running.set(run)
         try:
-            with recording_calls(), recording_langchain():
+            with recording_calls():
                 output = self.built.invoke(given, config, **kwargs)
         except Exception as error:
             self._failed(run, error, typed)
@@ -107,7 +106,7 @@ class GraphRunner(Runnable[Any, Any]):
             return Outcome(await self.built.ainvoke(given, config, **kwargs), None)
         token = running.set(run)
         try:
-            with recording_calls(), recording_langchain():
+            with recording_calls():
                 output = await self.built.ainvoke(given, config, **kwargs)
         except Exception as error:
             self._failed(run, error, typed)
@@ -194,7 +193,6 @@ def _inside(run: GraphRun) -> tuple[Context, ExitStack]:
     stack = ExitStack()
     context.run(running.set, run)
     context.run(stack.enter_context, recording_calls())
-    context.run(stack.enter_context, recording_langchain())
     return context, stack
 
 

@@ -8,21 +8,23 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from optograph.agents.langgraph.containers import ContainerSite
 from optograph.agents.langgraph.finding import Finder, looks_like_prompt, names_prompts
-from optograph.agents.langgraph.functions import FunctionSite, TextSite, global_names, writes_globals
+from optograph.agents.langgraph.functions import FunctionSite, TextSite, global_names, stored_cells, writes_globals
+from optograph.agents.langgraph.objects import ClassSite, InstanceSite
 from optograph.agents.langgraph.places import Place, is_users
+from optograph.agents.langgraph.pools import pool_site
 from optograph.agents.langgraph.rewriting import braces, rewrite
 from optograph.agents.langgraph.sites import (
-    ClassSite,
-    ContainerSite,
     CopySite,
-    InstanceSite,
     MethodSite,
+    ModelSite,
     ModuleSite,
     ParameterSite,
     PartialSite,
     Site,
 )
+from optograph.graphs.value import Traced
 
 _MOST_ITEMS = 32
 _DEEPEST = 12
@@ -35,13 +37,11 @@ class Search:
     Args:
         finder: Keeps the parameters.
         graphs: Makes the site of a compiled graph that the code calls.
-        prompts_in_code: Whether texts in the code itself count too.
     """
 
-    def __init__(self, finder: Finder, graphs: GraphSearch, *, prompts_in_code: bool = True) -> None:
+    def __init__(self, finder: Finder, graphs: GraphSearch) -> None:
         self.finder = finder
         self._graphs = graphs
-        self._in_code = prompts_in_code
         self._seen: dict[int, tuple[Any, Site | None]] = {}
 
     def look(self, thing: Any, place: Place) -> Site | None:
@@ -49,10 +49,12 @@ class Search:
         setting = self.finder.setting(thing, place)
         if setting is not None:
             return ParameterSite(setting)
-        if isinstance(thing, str):
+        if type(thing) is str:
             return self._text(thing, place)
-        if thing is None or isinstance(thing, int | float | bytes | type) or len(place.path) > _DEEPEST:
+        if thing is None or isinstance(thing, str | int | float | bytes) or len(place.path) > _DEEPEST:
             return None
+        if isinstance(thing, type):
+            return pool_site(thing)
         known = self._seen.get(id(thing))
         if known is not None:
             return known[1]
@@ -74,6 +76,8 @@ class Search:
             return self._container(thing, place)
         if isinstance(thing, types.ModuleType):
             return None  # looked into where the code says which of its names it reads
+        if type(thing).__module__.startswith("concurrent."):
+            return pool_site(thing)
         if type(thing).__module__.partition(".")[0] in ("langchain_core", "langgraph") or _is_langchain(thing):
             from optograph.agents.langgraph.runnables import look_langchain
 
@@ -99,6 +103,7 @@ class Search:
     def function(self, function: types.FunctionType, place: Place) -> Site | None:
         """Return the site of a function of the user's."""
         code = function.__code__
+        self.finder.files.add(code.co_filename)
         site = FunctionSite(function)
         self._seen[id(function)] = (function, site)  # it may call itself
         here = Place(place.node, place.path, place.where, code.co_filename, code.co_firstlineno, place.key)
@@ -106,7 +111,7 @@ class Search:
         new = code
         if not writes_globals(code):
             names = self._globals(function, here)
-            rewritten = rewrite(function) if self._in_code else None
+            rewritten = rewrite(function)
             if rewritten is not None:
                 new, texts = rewritten
                 names |= self._texts(texts, here)
@@ -142,14 +147,14 @@ class Search:
             if isinstance(thing, types.ModuleType):
                 site = self._module(thing, wanted, at)
             else:
-                site = self._class(thing, wanted, at) if isinstance(thing, type) else self.look(thing, at)
+                site = (self._class(thing, wanted, at) if isinstance(thing, type) else None) or self.look(thing, at)
             if site is not None:
                 sites[name] = site
         return sites
 
     def _module(self, module: types.ModuleType, wanted: set[str], at: Place) -> Site | None:
         if not is_users(module):
-            return None
+            return pool_site(module)
         sites: dict[Any, Site] = {}
         for name in sorted(wanted & vars(module).keys()):
             below = Place(at.node, (*at.path, name), "global", at.file, at.line, (id(vars(module)), name))
@@ -170,16 +175,18 @@ class Search:
             )
             if site is not None:
                 sites[name] = site
-        return ClassSite(cls, sites) if sites else None
+        if not sites or issubclass(cls, BaseException):
+            return None
+        return ClassSite(cls, sites)
 
     def _cells(self, function: types.FunctionType, here: Place) -> dict[Any, Site]:
         sites: dict[Any, Site] = {}
+        stored = stored_cells(function)
         for number, (name, cell) in enumerate(
             zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         ):
-            try:
-                thing = cell.cell_contents
-            except ValueError:  # not set yet
+            thing = _content(cell)
+            if thing is None or id(cell) in stored:  # not set yet, or set by the function itself
                 continue
             path = (
                 here.path if isinstance(thing, types.FunctionType) and _wraps(function, thing) else (*here.path, name)
@@ -245,7 +252,7 @@ class Search:
             site = self.look(item, place.below(str(key), key))
             if site is not None:
                 sites[key] = site
-        return ContainerSite(thing, sites) if sites else None
+        return ContainerSite(thing, sites, live=True) if sites else None
 
     def _method(self, thing: types.MethodType, place: Place) -> Site | None:
         if isinstance(thing.__self__, type):
@@ -255,12 +262,10 @@ class Search:
 
     def _instance(self, thing: Any, place: Place) -> Site | None:
         """Look into an object of the user's: its attributes, its class's texts, its methods."""
-        if (
-            not hasattr(thing, "__dict__")
-            or hasattr(type(thing), "model_fields")
-            or callable(getattr(thing, "_read", None))
-        ):
+        if not hasattr(thing, "__dict__") or isinstance(thing, Traced):
             return None
+        if hasattr(type(thing), "model_fields"):
+            return self._model(thing, place)
         key = (*place.key, id(thing))
         here = Place(place.node, place.path, "attribute", place.file, place.line, key)
         classes = [cls for cls in type(thing).__mro__ if cls is not object and is_users(cls)]
@@ -268,19 +273,37 @@ class Search:
         values: dict[str, Any] = {}
         for cls in reversed(classes):
             for name, member in vars(cls).items():
-                if isinstance(member, types.FunctionType) and name != "__init__":
-                    site = self.look(member, here.below(name, name) if name != "__call__" else here)
+                function = _function_in(member)
+                methods.pop(name, None)
+                values.pop(name, None)
+                if function is not None and name != "__init__":
+                    site = self.look(function, here.below(name, name) if name != "__call__" else here)
                     if site is not None:
                         methods[name] = site
                 elif isinstance(member, str) and not name.startswith("__"):
                     values[name] = member
-        values |= vars(thing)
+        values |= {name: one for name, one in vars(thing).items() if not _is_kept(thing, name, one)}
         attributes = {
             name: site
             for name, value in values.items()
             if (site := self.look(value, here.below(name, name))) is not None
         }
-        return InstanceSite(thing, attributes, methods) if attributes or methods else None
+        if not (attributes or methods):
+            return None
+        try:
+            return InstanceSite(thing, attributes, methods, self.finder.copies)
+        except TypeError:  # a class that allows no subclass, or whose objects cannot be made without their own data
+            return None
+
+    def _model(self, thing: Any, place: Place) -> Site | None:
+        """Look at the texts of a pydantic model of the user's."""
+        sites: dict[Any, Site] = {}
+        for name in type(thing).model_fields:
+            value = vars(thing).get(name)
+            at = Place(place.node, (*place.path, name), "attribute", place.file, place.line, (id(thing), name))
+            if type(value) is str and (site := self.look(value, at)) is not None:
+                sites[name] = site
+        return ModelSite(thing, sites, self.finder.copies) if sites else None
 
     def _settings(self, thing: Any, place: Place) -> Site | None:
         """Make a site of an object whose attributes the user has named as settings."""
@@ -317,6 +340,18 @@ def _content(cell: Any) -> Any:
 
 def _wraps(outer: types.FunctionType, inner: types.FunctionType) -> bool:
     return getattr(outer, "__wrapped__", None) is inner
+def _function_in(member: Any) -> types.FunctionType | None:
+    """Return the function of a method, a static or class method, or a property, where it is the user's own."""
+    found = member.__func__ if isinstance(member, staticmethod | classmethod) else member
+    found = found.fget if isinstance(found, property) else found
+    return found if isinstance(found, types.FunctionType) and (found is member or is_users(found)) else None
+
+
+def _is_kept(thing: Any, name: str, value: Any) -> bool:
+    """Whether a text is what an object has worked out and kept."""
+    return isinstance(value, str) and isinstance(getattr(type(thing), name, None), functools.cached_property)
+
+
 
 
 def _is_langchain(thing: Any) -> bool:

@@ -89,6 +89,7 @@ class TracedGraph(Module):
         self._learnable: dict[str, Parameter] = finder.parameters
         self._runner = runner
         self._found = tuple(finder.found)
+        self._files = finder.files | {one.file for one in finder.found}
         self._builder = builder
         self._output = output
         self._pick = op(name="pick_output")(output) if callable(output) else None
@@ -105,6 +106,11 @@ class TracedGraph(Module):
     def prompts(self) -> tuple[FoundPrompt, ...]:
         """Every text that was found, with each node that reads it."""
         return self._found
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that the app's code stands in, as far as it was searched."""
+        return tuple(sorted(self._files))
 
     @property
     def computed(self) -> tuple[Computed, ...]:
