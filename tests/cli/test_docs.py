@@ -16,7 +16,13 @@ from optograph import cli
 from optograph.storage import schema
 
 FOLDER = Path(__file__).parents[2]
-LEAST_COMMANDS = {"README.md": 7, "docs/command-line.md": 4, "docs/runs.md": 5, "docs/review.md": 4}
+LEAST_COMMANDS = {
+    "README.md": 7,
+    "docs/command-line.md": 4,
+    "docs/runs.md": 5,
+    "docs/review.md": 4,
+    "docs/langgraph.md": 3,
+}
 """Pages that show commands, and how many of them they show at least."""
 TEXTS = {name: (FOLDER / name).read_text(encoding="utf-8") for name in LEAST_COMMANDS}
 PAGE = TEXTS["docs/command-line.md"]
@@ -81,7 +87,7 @@ def test_the_commands_of_the_pages_parse(words: list[str]) -> None:
 
 BLOCKS = [
     pytest.param(block, id=f"{name}-{number}")
-    for name in ("command-line", "runs", "journal")
+    for name in ("command-line", "runs", "journal", "langgraph")
     for number, block in enumerate(
         re.findall(r"```python\n(.*?)```", (FOLDER / "docs" / f"{name}.md").read_text(encoding="utf-8"), re.DOTALL)
     )
@@ -106,4 +112,4 @@ def test_the_page_about_the_journal_knows_its_tables_and_version() -> None:
 
 
 def test_there_is_code_to_run() -> None:
-    assert len(BLOCKS) >= 4
+    assert len(BLOCKS) >= 8

@@ -31,7 +31,7 @@ class GraphRun:
     def __init__(self, path: str, accumulating: frozenset[str], given: Any, outer: Outer | None = None) -> None:
         self.path = path
         self.outer = outer
-        self.failed: Value | None = None
+        self.failed: list[tuple[BaseException, Value]] = []
         self.tasks: dict[str, Value] = {}
         self._accumulating = accumulating
         self._writers: dict[str, list[tuple[float, Value]]] = {}

@@ -148,7 +148,7 @@ class TracedSubgraph(Runnable[Any, Any]):
         try:
             output = self._graph.invoke(input, config, **kwargs)
         except BaseException:
-            outer.failed = inner.failed or outer.failed
+            outer.failed += inner.failed
             raise
         finally:
             running.reset(token)
@@ -163,7 +163,7 @@ class TracedSubgraph(Runnable[Any, Any]):
         try:
             output = await self._graph.ainvoke(input, config, **kwargs)
         except BaseException:
-            outer.failed = inner.failed or outer.failed
+            outer.failed += inner.failed
             raise
         finally:
             running.reset(token)
@@ -230,7 +230,8 @@ class _Call:
         if compat.is_pause(error):
             self.frame.reads = None
             return
-        self.run.failed = self.value(error_record(self.owner.info.name, error, None, ""), failed=True)
+        value = self.value(error_record(self.owner.info.name, error, None, ""), failed=True)
+        self.run.failed.append((error, value))
 
     def value(self, data: Any, *, failed: bool = False, own: Value | None = None) -> Value:
         """End the frame and return the op's value."""

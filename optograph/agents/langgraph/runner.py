@@ -183,9 +183,10 @@ class GraphRunner(Runnable[Any, Any]):
 
     @staticmethod
     def _failed(run: GraphRun, error: Exception, typed: bool) -> None:
-        value, run.failed = run.failed, None
-        if typed and value is not None:
-            raise OpError(error_text(value._data), value=value, original=error) from error
+        failed, run.failed = run.failed, []
+        for known, value in reversed(failed) if typed else ():
+            if _is_from(error, known):  # a node that failed and was tried again is not to blame for what came later
+                raise OpError(error_text(value._data), value=value, original=error) from error
 
 
 def _inside(run: GraphRun) -> tuple[Context, ExitStack]:
@@ -194,6 +195,20 @@ def _inside(run: GraphRun) -> tuple[Context, ExitStack]:
     context.run(running.set, run)
     context.run(stack.enter_context, recording_calls())
     return context, stack
+
+
+def _is_from(error: BaseException | None, known: BaseException) -> bool:
+    """Whether an error is another one, or was raised while that one was handled."""
+    seen: set[int] = set()
+    stack = [error]
+    while stack:
+        one = stack.pop()
+        if one is known:
+            return True
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            stack += [one.__cause__, one.__context__]
+    return False
 
 
 async def _next(items: AsyncIterator[Any]) -> Any:

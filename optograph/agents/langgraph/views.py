@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from langgraph.types import Command, Send
 from pydantic import BaseModel
+
+from optograph.agents.langgraph.containers import LiveDict, LiveList
+from optograph.agents.langgraph.objects import Quiet
+from optograph.graphs.packing import SCALARS
+
+_DEEPEST = 4
 
 Reads = dict[str, None]
 """The keys that were read, in order."""
@@ -99,16 +107,15 @@ def view_of(state: Any, reads: Reads) -> Any:
     """
     kind: Any = type(state)
     view: Any
-    if kind is dict:
+    if kind is dict or kind is DictView:
         return DictView(state, reads)
     if isinstance(state, BaseModel):
         view = object.__new__(_view_class(kind))
-        for name in ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__"):
+        for name in _PARTS:
             object.__setattr__(view, name, getattr(state, name))
     elif dataclasses.is_dataclass(state) and not isinstance(state, type):
         view = object.__new__(_view_class(kind))
-        for field in dataclasses.fields(state):
-            object.__setattr__(view, field.name, getattr(state, field.name))
+        _fill(view, state)
     else:
         reads["__root__"] = None
         return state
@@ -116,18 +123,79 @@ def view_of(state: Any, reads: Reads) -> Any:
     return view
 
 
-def plain(output: Any) -> Any:
-    """Return what a node gave back, without views: a node may give back the state that it got."""
-    if type(output) is DictView:
-        return output.copy()
-    if type(output) is dict:
-        for key, item in output.items():
-            if type(item) is DictView:
-                return {**output, key: item.copy()} | {k: v.copy() for k, v in output.items() if type(v) is DictView}
-    return output
+def plain(output: Any, depth: int = 0) -> Any:
+    """Return what a node gave back, without views: a node may give back the state that it got, or a part of its own.
+
+    Args:
+        output: A dict, a list, a `Send`, a `Command` or anything else; views deep inside data are not looked for.
+        depth: How deep in the output this is.
+    """
+    kind: Any = type(output)
+    if kind in SCALARS or depth > _DEEPEST:
+        return output
+    if kind is dict:
+        if not _may_hold_views(output.values()):
+            return output
+        changed = {key: new for key, one in output.items() if (new := plain(one, depth + 1)) is not one}
+        return {**output, **changed} if changed else output
+    if kind is list or kind is tuple:
+        if not _may_hold_views(output):
+            return output
+        items = [plain(one, depth + 1) for one in output]
+        return output if all(new is one for new, one in zip(items, output, strict=True)) else kind(items)
+    return _opened(output, depth) if _is_opened(kind) else output
+
+
+def _may_hold_views(items: Any) -> bool:
+    kinds = set(map(type, items))
+    return not SCALARS.issuperset(kinds) and any(_is_opened(kind) for kind in kinds)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_opened(kind: type) -> bool:
+    return kind in (dict, list, tuple, DictView, LiveDict, LiveList, Send, Command) or _SLOT in vars(kind)
+
+
+def _opened(output: Any, depth: int) -> Any:
+    if isinstance(output, DictView | LiveDict):
+        return plain(dict(output.items()), depth)
+    if isinstance(output, LiveList):
+        return plain(list(output), depth)
+    if isinstance(output, Send):
+        arg = plain(output.arg, depth + 1)
+        if arg is output.arg:
+            return output
+        made = copy.copy(output)
+        made.arg = arg
+        return made
+    if isinstance(output, Command):
+        changed = {name: plain(getattr(output, name), depth + 1) for name in ("update", "goto")}
+        same = all(one is getattr(output, name) for name, one in changed.items())
+        return output if same else dataclasses.replace(output, **changed)
+    return _real(output)
+
+
+def _real(view: Any) -> Any:
+    """Return an object of the state's own class in the place of its view: all of it counts as read."""
+    made = object.__new__(view.__class__)
+    if isinstance(view, BaseModel):
+        for name in _PARTS:
+            object.__setattr__(made, name, getattr(view, name))
+    else:
+        _fill(made, view)
+    return made
+
+
+def _fill(made: Any, state: Any) -> None:
+    """Give a dataclass's object what another one has, also what it has beside its fields."""
+    if hasattr(state, "__dict__"):
+        object.__getattribute__(made, "__dict__").update(vars(state))
+    for field in dataclasses.fields(state):
+        object.__setattr__(made, field.name, getattr(state, field.name))
 
 
 _SLOT = "_optograph_reads"
+_PARTS = ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
 
 
 @functools.lru_cache(maxsize=256)
@@ -151,8 +219,11 @@ def _view_class(kind: Any) -> Any:
         "__qualname__": kind.__qualname__,
         "__doc__": kind.__doc__,
         "__getattribute__": __getattribute__,
+        "__class__": property(lambda self: kind),
+        "__reduce_ex__": lambda self, protocol: _real(self).__reduce_ex__(protocol),
     }
-    if not issubclass(kind, BaseModel):
-        members["__class__"] = property(lambda self: kind)
+    if issubclass(kind, BaseModel):  # which makes copies of its own type
+        members["__copy__"] = lambda self: copy.copy(_real(self))
+        members["__deepcopy__"] = lambda self, memo=None: copy.deepcopy(_real(self), memo)
     make: Callable[..., type] = type(kind)
-    return make(kind.__name__, (kind,), members)
+    return make(kind.__name__, (Quiet, kind), members)
