@@ -1,4 +1,7 @@
 PYTHON ?= python3
+# Tests need torch, of which PyTorch's own index has small builds without CUDA:
+# make setup PIP_OPTIONS='--extra-index-url https://download.pytorch.org/whl/cpu'
+PIP_OPTIONS ?=
 BIN := .venv/bin
 
 .PHONY: setup demo check test test-lowest bench clean
@@ -42,7 +45,7 @@ clean:  ## remove what make made
 	touch $@
 
 .venv/.setup: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[local,dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_OPTIONS) -e '.[local,dev]'
 	touch $@ .venv/.demo
 
 .venv-lowest/.setup: pyproject.toml .ci/lowest.txt | .venv/bin/python

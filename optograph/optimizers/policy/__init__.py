@@ -1,0 +1,94 @@
+"""Weights from journalled runs: rows for training, and the losses of OREO, momentum DPO, IPO and soft SPPO."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from optograph.errors import UserError
+from optograph.optimizers.policy.collect import Credit, broadcast, per_node, training_rows
+from optograph.optimizers.policy.export import read_rows, to_dataset, write_jsonl, write_parquet
+from optograph.optimizers.policy.recording import with_token_ids
+from optograph.optimizers.policy.rows import PreferenceRow, TrainingRow, TrainingRows, merge_rows, preference_rows
+
+if TYPE_CHECKING:
+    from optograph.optimizers.policy.batching import RowBatch, batch_rows
+    from optograph.optimizers.policy.losses import (
+        PreferenceLoss,
+        dpo_loss,
+        ipo_loss,
+        momentum_dpo_loss,
+        momentum_reference,
+        sppo_loss,
+        win_rates,
+    )
+    from optograph.optimizers.policy.oreo import (
+        OREOLosses,
+        OREOOptions,
+        beta_effective,
+        future_logratios,
+        oreo_losses,
+    )
+    from optograph.optimizers.policy.tensors import masked_sum, token_kl, token_logprobs
+
+_HOME = {
+    "batching": ("RowBatch", "batch_rows"),
+    "losses": (
+        *("PreferenceLoss", "dpo_loss", "ipo_loss", "momentum_dpo_loss", "momentum_reference"),
+        *("sppo_loss", "win_rates"),
+    ),
+    "oreo": ("OREOLosses", "OREOOptions", "beta_effective", "future_logratios", "oreo_losses"),
+    "tensors": ("masked_sum", "token_kl", "token_logprobs"),
+}
+_MODULE = {name: f"optograph.optimizers.policy.{file}" for file, names in _HOME.items() for name in names}
+
+__all__ = [
+    "Credit",
+    "OREOLosses",
+    "OREOOptions",
+    "PreferenceLoss",
+    "PreferenceRow",
+    "RowBatch",
+    "TrainingRow",
+    "TrainingRows",
+    "batch_rows",
+    "beta_effective",
+    "broadcast",
+    "dpo_loss",
+    "future_logratios",
+    "ipo_loss",
+    "masked_sum",
+    "merge_rows",
+    "momentum_dpo_loss",
+    "momentum_reference",
+    "oreo_losses",
+    "per_node",
+    "preference_rows",
+    "read_rows",
+    "sppo_loss",
+    "to_dataset",
+    "token_kl",
+    "token_logprobs",
+    "training_rows",
+    "win_rates",
+    "with_token_ids",
+    "write_jsonl",
+    "write_parquet",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what needs torch when it is first used: rows are made and written without it."""
+    if name not in _MODULE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = importlib.import_module(_MODULE[name])
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UserError(f"{name!r} needs torch: pip install 'optograph[train]'") from error
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
