@@ -50,7 +50,7 @@ def test_the_whole_job_and_the_app_stays_as_it_is(tmp_path: Path) -> None:
     with LoopbackServer(reply, models=("tiny",)) as server:
         overrides = [*few, f"models.task=vllm/tiny@{server.url}", "optimizer.steps=1"]
         result = run_job(load_job(EXAMPLE / "job.toml", overrides), EXAMPLE, tmp_path / "run")
-    assert dict(result.best.values) == {"answer.ANSWER": BETTER, "check.UNKNOWN": "I do not know."}
+    assert dict(result.best.values)["answer.ANSWER"] == BETTER
     assert result.test[0].mean == 0.0
     assert result.test[1].mean == 1.0
     assert result.difference.low > 0
