@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import gc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
@@ -104,6 +105,39 @@ def test_the_state_of_an_object_is_shared_outside_candidates() -> None:
     assert traced.invoke({})["seen"][3] == "ANOTHER TEXT WAS SET."
 
 
+class _Selves:
+    def __init__(self) -> None:
+        self.prompt = PROMPT
+        self.selves: list[Any] = []
+
+    def __call__(self, state: State) -> Any:
+        self.selves.append(self)
+        return {"seen": self.prompt}
+
+
+def test_a_candidate_has_one_object_for_all_of_its_runs() -> None:
+    bot = _Selves()
+    traced = trace_langgraph(app_of(("a", bot)))
+    with applying({"a.prompt": OTHER}):
+        assert [traced.invoke({})["seen"] for _ in range(2)] == [OTHER, OTHER]
+    assert bot.selves[0] is bot.selves[1] is not bot
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.prompt = PROMPT
+
+    def _read(self) -> str:
+        return self.prompt
+
+    def __call__(self, state: State) -> Any:
+        return {"seen": self._read()}
+
+
+def test_a_class_of_the_apps_may_have_any_method() -> None:
+    assert seen(trace_langgraph(app_of(("a", _Reader()))), a__prompt=OTHER) == OTHER
+
+
 # -- what a class can be asked --------------------------------------------------------------------
 
 
@@ -174,6 +208,7 @@ def test_a_traced_app_that_is_dropped_closes_nothing() -> None:
     traced = trace_langgraph(app)
     assert seen(traced, a__prompt=OTHER) == [OTHER, True]
     del traced
+    gc.collect()
     assert app.invoke({})["seen"] == [PROMPT, True]
 
 
@@ -208,7 +243,8 @@ class _Known(metaclass=_Meta):
 @pytest.mark.parametrize("kind", [_Half, _Known])
 def test_objects_that_no_other_can_stand_for_are_left_alone(kind: Any) -> None:
     app = app_of(("a", kind()))
-    assert trace_langgraph(app).invoke({})["seen"] == app.invoke({})["seen"]
+    plain = app.invoke({})["seen"]
+    assert trace_langgraph(app).invoke({})["seen"] == plain
 
 
 # -- classes that hold texts ----------------------------------------------------------------------

@@ -20,6 +20,7 @@ from langgraph.types import Command, RetryPolicy, Send
 from pydantic import BaseModel
 
 from optograph.agents.langgraph import dataflow, trace_langgraph
+from optograph.agents.langgraph.views import view_of
 from optograph.graphs import OpError, Value, applying, tracing
 from tests.agents.langgraph.small import chain
 
@@ -100,6 +101,12 @@ def test_a_state_inside_of_what_a_node_gives(schema: Any) -> None:
     with tracing() as tape:
         assert type(trace_langgraph(app).invoke({"plain": "x"})["seen"]) is kind
     assert ("__start__", "a", "plain") in dataflow(tape)
+
+
+def test_a_view_of_a_view_notes_what_is_read() -> None:
+    reads: dict[str, None] = {}
+    assert view_of(view_of({"plain": "x", "seen": 1}, {}), reads)["plain"] == "x"
+    assert list(reads) == ["plain"]
 
 
 def test_a_state_that_is_sent_on() -> None:
