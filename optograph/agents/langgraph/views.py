@@ -134,7 +134,11 @@ def plain(output: Any, depth: int = 0) -> Any:
     if kind in SCALARS or depth > _DEEPEST:
         return output
     if kind is dict:
-        if not _may_hold_views(output.values()):
+        for one in output.values():  # of the common kinds, made quick
+            of = type(one)
+            if of not in SCALARS and not (of is list and SCALARS.issuperset(map(type, one))):
+                break
+        else:
             return output
         changed = {key: new for key, one in output.items() if (new := plain(one, depth + 1)) is not one}
         return {**output, **changed} if changed else output
@@ -147,8 +151,7 @@ def plain(output: Any, depth: int = 0) -> Any:
 
 
 def _may_hold_views(items: Any) -> bool:
-    kinds = set(map(type, items))
-    return not SCALARS.issuperset(kinds) and any(_is_opened(kind) for kind in kinds)
+    return any(map(_is_opened, set(map(type, items)) - SCALARS))
 
 
 @functools.lru_cache(maxsize=1024)
