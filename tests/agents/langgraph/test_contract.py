@@ -90,6 +90,14 @@ def test_a_copied_node_runs_its_new_runnable() -> None:
     assert app.invoke({})["plain"] == "written", "the original would be changed"
 
 
+def test_what_needs_an_event_loop_is_known() -> None:
+    plain, later = RunnableLambda(write), RunnableLambda(awrite)
+    parts = {"a": plain | plain, "b": plain | later, "c": {"x": later} | plain, "d": later.bind(x=1), "e": awrite}
+    app = chain(*parts.items())
+    found = {name for name in parts if compat.is_async_only(app.nodes[name].bound)}
+    assert found == {"b", "c", "d", "e"}, "an app would be run in a thread that can only be awaited"
+
+
 def test_chains_and_graphs_are_no_functions() -> None:
     inner = chain(("a", write))
     app = chain(("chain", RunnableLambda(write) | RunnableLambda(write)), ("graph", inner))
@@ -162,6 +170,10 @@ def test_a_conditional_edge_is_a_writer_bound_to_its_spec() -> None:
     assert spec._replace(path="other").path == "other"
     (writer,) = [one for one in writers if getattr(one.func, "__self__", None) is spec]
     assert writer.afunc.__self__ is spec, "an async run would take the original path"
+
+
+def test_the_names_of_nodes_and_of_targets_are_known() -> None:
+    assert compat.names_in(branching()) == {START, "a", "b", "on", "off"}, "they would be taken for prompts"
 
 
 # -- channels -------------------------------------------------------------------------------------

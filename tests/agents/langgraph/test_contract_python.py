@@ -6,7 +6,8 @@ import asyncio
 import sys
 import types
 from collections.abc import Iterator
-from contextvars import ContextVar
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,7 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import HumanMessage
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnableParallel, RunnableSequence
+from langchain_core.runnables.config import ContextThreadPoolExecutor
 from langchain_core.tools import tool
 from langchain_core.tracers.context import register_configure_hook
 from pydantic import BaseModel, Field
@@ -52,28 +54,27 @@ def test_a_handler_of_a_hook_runs_in_the_context_of_the_model_call(way: str) -> 
     inside: ContextVar[str] = ContextVar("inside", default="outside")
     model = FakeListChatModel(responses=["ok"])
 
+    recorder = _Recorder(inside)
+
     def node(state: State) -> State:
         inside.set("node")
+        _recorder.set(recorder)
         list(model.stream("hi")) if way == "stream" else model.invoke("hi")
         return {}
 
     async def anode(state: State) -> State:
         inside.set("node")
+        _recorder.set(recorder)
         if way == "astream":
             _ = [one async for one in model.astream("hi")]
         else:
             await model.ainvoke("hi")
         return {}
 
-    recorder = _Recorder(inside)
-    token = _recorder.set(recorder)
-    try:
-        if way.startswith("a"):
-            asyncio.run(chain(("a", anode)).ainvoke({}))
-        else:
-            chain(("a", node)).invoke({})
-    finally:
-        _recorder.reset(token)
+    if way.startswith("a"):
+        asyncio.run(chain(("a", anode)).ainvoke({}))
+    else:
+        chain(("a", node)).invoke({})
     assert recorder.seen == [("start", "node"), ("ok", "node")], "calls would not be hung on the node that made them"
 
 
@@ -82,10 +83,23 @@ def test_the_parts_of_runnables_are_where_they_are_looked_for() -> None:
     sequence = step | step | step
     assert isinstance(sequence, RunnableSequence)
     assert (sequence.first, sequence.middle, sequence.last) == (step, [step], step)
+    assert sequence.steps == [step, step, step]
     assert set(RunnableParallel(a=step).steps__) == {"a"}
     assert "func" in vars(step), "lambda_site() sets func on a copy"
     bound: Any = FakeListChatModel(responses=["ok"]).bind(instructions="x")
     assert bound.kwargs == {"instructions": "x"} and isinstance(bound.bound, FakeListChatModel)
+
+
+def test_langchains_pool_hands_the_context_on() -> None:
+    word: ContextVar[str] = ContextVar("word", default="outside")
+
+    def run() -> list[str]:
+        word.set("inside")
+        with ContextThreadPoolExecutor(2) as pool:
+            return [pool.submit(word.get).result(), *pool.map(lambda _: word.get(), range(2))]
+
+    assert issubclass(ContextThreadPoolExecutor, ThreadPoolExecutor), "it stands for the standard library's pool"
+    assert copy_context().run(run) == ["inside"] * 3, "a node's threads would see no candidate"
 
 
 def test_the_texts_of_prompts_are_where_they_are_looked_for() -> None:
