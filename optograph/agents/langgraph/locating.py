@@ -19,7 +19,7 @@ def locate(text: str, place: Place) -> tuple[str, int]:
     """
     if place.where == "constant":
         return place.file, place.line
-    for file in (place.file, *_files()):
+    for file in (place.file, *_files(text)):
         lines = _lines(file).get(text)
         if lines:
             name = place.path[-1] if place.path else ""
@@ -28,9 +28,12 @@ def locate(text: str, place: Place) -> tuple[str, int]:
     return place.file, place.line
 
 
-def _files() -> list[str]:
-    modules = [one for one in list(sys.modules.values()) if getattr(one, "__file__", None)]
-    return [str(one.__file__) for one in modules if str(one.__file__).endswith(".py") and is_users(one)]
+def _files(text: str) -> list[str]:
+    """Return the files of the user's modules; first of those that hold this very text, not only an equal one."""
+    modules = [one for one in list(sys.modules.values()) if str(getattr(one, "__file__", None)).endswith(".py")]
+    users = [one for one in modules if is_users(one)]
+    users.sort(key=lambda one: not any(value is text for value in list(vars(one).values())))
+    return [str(one.__file__) for one in users]
 
 
 @functools.lru_cache(maxsize=1024)
