@@ -33,6 +33,8 @@ bench: .venv/.setup  ## every benchmark, one after the other
 	$(BIN)/python benchmarks/harness.py
 	$(BIN)/python benchmarks/faults.py
 	$(BIN)/python benchmarks/sandbox.py
+	$(BIN)/python benchmarks/langgraph_overhead.py
+	$(BIN)/python benchmarks/blame.py
 	$(BIN)/python benchmarks/killtest.py --kills 200 --peer gepa
 
 clean:  ## remove what make made
