@@ -6,7 +6,7 @@ BIN := .venv/bin
 # The rarer modes of a stream are left to the newest LangGraph, to keep the tests on the lowest one quick.
 QUICK := 'not (edges_are_true and (stream-custom or stream-tasks or stream-mode5))'
 
-.PHONY: setup demo check test test-lowest bench clean
+.PHONY: setup demo check test test-first test-rest test-lowest bench clean
 
 setup: .venv/.setup  ## everything that tests and benchmarks need
 
@@ -20,8 +20,16 @@ check: .venv/.setup  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: .venv/.setup  ## all tests
-	$(BIN)/python -m pytest -q
+FIRST := agents cli evals examples graphs benchmarks
+
+test: .venv/.setup  ## all tests, in two processes side by side
+	@$(MAKE) --no-print-directory -j2 -O test-first test-rest
+
+test-first: .venv/.setup
+	$(BIN)/python -m pytest -q -p no:cacheprovider $(FIRST:%=tests/%)
+
+test-rest: .venv/.setup
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests $(FIRST:%=--ignore=tests/%)
 
 test-lowest: .venv-lowest/.setup  ## LangGraph apps, on the lowest LangGraph that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest -q -p no:cacheprovider -k $(QUICK) tests/agents/langgraph
