@@ -175,8 +175,8 @@ class _Call:
         self.note["latency_s"] = time.monotonic() - self._started
 
 
-class _Stream:
-    """Stands for a stream, and notes what is read from it."""
+class _AnyStream:
+    """What stands for a stream: it passes for it, and gives its attributes."""
 
     def __init__(self, stream: Any, call: _Call) -> None:
         self._stream = stream
@@ -188,6 +188,10 @@ class _Stream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+class _Stream(_AnyStream):
+    """Stands for a stream, and notes what is read from it."""
 
     def __iter__(self) -> Any:
         return self
@@ -216,19 +220,8 @@ class _Stream:
         self._stream.close()
 
 
-class _AsyncStream:
+class _AsyncStream(_AnyStream):
     """Stands for an async stream, and notes what is read from it."""
-
-    def __init__(self, stream: Any, call: _Call) -> None:
-        self._stream = stream
-        self._call = call
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
-        return type(self._stream)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
     def __aiter__(self) -> Any:
         return self

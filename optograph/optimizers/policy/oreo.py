@@ -152,23 +152,11 @@ def oreo_losses(
     own = action.sums(masked(logratios, mask))
     value = action.at_start(values)
     future = _per_row("future", future, batch, own)
-    after = _after(own.detach()) + future
     target = _returns(rewards, mask, action, batch).to(own.dtype)
-    beta = options.beta
+    critic, policy = _residuals(own, value, target, future, options)
     count = _count("run_actions", run_actions, batch, action.number)
-
-    if options.stop_gradient:
-        critic = value - target + beta * (own.detach() + after)
-        policy = value.detach() - target + beta * (own + after)
-    else:
-        critic = policy = value - target + beta * (own + _after(own) + future)
     policy_sum, value_sum = action.total(policy**2) / count, action.total(critic**2) / count
-    kl_sum = torch.zeros_like(policy_sum)
-    if kl is not None:
-        check_shape("kl", kl, shape)
-        kl_sum = masked_sum(kl, mask) / _count("run_tokens", run_tokens, batch, mask.sum(-1))
-    elif options.kl_weight:
-        raise UserError(f"kl_weight is {options.kl_weight!r}: pass kl (see token_kl), or set it to 0")
+    kl_sum = _regularizer(kl, mask, run_tokens, options).to(policy_sum.dtype)
     policy_loss, value_loss, kl_loss = (weighted_mean(one, weights, runs) for one in (policy_sum, value_sum, kl_sum))
     total = policy_loss + options.kl_weight * kl_loss
     if options.stop_gradient:  # otherwise the two are one loss
@@ -181,6 +169,29 @@ def oreo_losses(
         logratios=own.detach().sum(-1),
         beta_effective=options.beta_effective,
     )
+
+
+def _residuals(
+    own: Tensor, value: Tensor, target: Tensor, future: Tensor, options: OREOOptions
+) -> tuple[Tensor, Tensor]:
+    """Return what critic and policy have to make 0 at each action; without stop-gradients they are one."""
+    if not options.stop_gradient:
+        both = value - target + options.beta * (own + _after(own) + future)
+        return both, both
+    after = _after(own.detach()) + future
+    critic = value - target + options.beta * (own.detach() + after)
+    return critic, value.detach() - target + options.beta * (own + after)
+
+
+def _regularizer(kl: Tensor | None, mask: Tensor, run_tokens: Tensor | None, options: OREOOptions) -> Tensor:
+    """Return each row's share of its run's mean KL divergence, (B,); 0 where none is asked for."""
+    number = mask.sum(-1)
+    if kl is not None:
+        check_shape("kl", kl, tuple(mask.shape))
+        return masked_sum(kl, mask) / _count("run_tokens", run_tokens, (mask.shape[0],), number)
+    if options.kl_weight:
+        raise UserError(f"kl_weight is {options.kl_weight!r}: pass kl (see token_kl), or set it to 0")
+    return torch.zeros(mask.shape[0], device=mask.device)
 
 
 def future_logratios(
