@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from optograph.errors import UserError
 from optograph.optimizers.policy.collect import Credit, broadcast, per_node, training_rows
 from optograph.optimizers.policy.export import read_rows, to_dataset, write_jsonl, write_parquet
+from optograph.optimizers.policy.formats import balanced_weights, preference_dataset, sft_dataset, unpaired_dataset
 from optograph.optimizers.policy.recording import with_token_ids
 from optograph.optimizers.policy.rows import PreferenceRow, TrainingRow, TrainingRows, merge_rows, preference_rows
 
@@ -51,6 +52,7 @@ __all__ = [
     "RowBatch",
     "TrainingRow",
     "TrainingRows",
+    "balanced_weights",
     "batch_rows",
     "beta_effective",
     "broadcast",
@@ -63,13 +65,16 @@ __all__ = [
     "momentum_reference",
     "oreo_losses",
     "per_node",
+    "preference_dataset",
     "preference_rows",
     "read_rows",
+    "sft_dataset",
     "sppo_loss",
     "to_dataset",
     "token_kl",
     "token_logprobs",
     "training_rows",
+    "unpaired_dataset",
     "win_rates",
     "with_token_ids",
     "write_jsonl",

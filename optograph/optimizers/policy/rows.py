@@ -140,6 +140,19 @@ def weighed(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
     return [row.model_copy(update={"weight": 1 / parts[row.rollout, row.adapter]}) for row in rows]
 
 
+def whole_answer(row: TrainingRow) -> None:
+    """Check that the policy wrote all that follows the prompt.
+
+    Raises:
+        UserError: The row holds what a tool said in between, as those of `merge_rows` may.
+    """
+    if not all(row.action_mask[row.prompt_length :]):
+        raise UserError(
+            f"call {row.call} of {row.rollout!r} holds tokens within its answer that the policy did not write, so "
+            "two of its kind answer different things: make pairs before merge_rows"
+        )
+
+
 def preference_rows(rows: Sequence[TrainingRow], *, least_gap: float = 0.0) -> list[PreferenceRow]:
     """Pair the best and the worst answer to each prompt.
 
@@ -157,11 +170,7 @@ def preference_rows(rows: Sequence[TrainingRow], *, least_gap: float = 0.0) -> l
         raise UserError(f"least_gap must be 0 or more, got {least_gap!r}")
     groups: dict[tuple[object, ...], list[TrainingRow]] = {}
     for row in rows:
-        if not all(row.action_mask[row.prompt_length :]):
-            raise UserError(
-                f"call {row.call} of {row.rollout!r} holds tokens within its answer that the policy did not write, so "
-                "two of its kind answer different things: make pairs before merge_rows"
-            )
+        whole_answer(row)
         groups.setdefault((row.node, row.adapter, row.policy, row.input_ids[: row.prompt_length]), []).append(row)
     pairs = []
     for group in groups.values():
