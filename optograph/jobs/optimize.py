@@ -25,17 +25,38 @@ from optograph.storage import Journal
 
 @dataclass
 class Session:
-    """The parts of a run in progress."""
+    """The parts of a run in progress.
+
+    Attributes:
+        workflow: What is improved.
+        task: Data and scorer.
+        optimizer: Proposes values of the parameters; None where a run trains weights only.
+        options: How the run is done.
+        books: Its journal, budget and request to stop.
+        parameters: What may change, by name.
+        view: Told of progress.
+        optimizer_lm: The model that proposes.
+        models: The models that take part, by role.
+        method: How weights are trained; empty in a run that trains none.
+        pinned: Further inputs that a resumed run must find unchanged, by name.
+    """
 
     workflow: Any
     task: Task
-    optimizer: Optimizer
+    optimizer: Optimizer | None
     options: RunOptions
     books: Books
     parameters: Mapping[str, Parameter]
     view: View
     optimizer_lm: LM | None = None
     models: dict[str, LM] = field(default_factory=dict)
+    method: str = ""
+    pinned: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def optimizer_name(self) -> str:
+        """Who improves the workflow: the method that trains its policy, or else the optimizer."""
+        return self.method or (self.optimizer.name if self.optimizer is not None else "")
 
     @property
     def journal(self) -> Journal:
@@ -103,8 +124,15 @@ def optimize(
         return apart(lambda: optimize_with(books, session, optimizer_lm))
 
 
-def optimize_with(books: Books, session: Session, optimizer_lm: LM | None) -> RunResult:
-    """Run over books that are open already; the caller's models are entered in them."""
+def optimize_with(books: Books, session: Session, optimizer_lm: LM | None, search: Search | None = None) -> RunResult:
+    """Run over books that are open already; the caller's models are entered in them.
+
+    Args:
+        books: The books.
+        session: The parts of the run.
+        optimizer_lm: Model that proposes.
+        search: Finds the best candidate; by default the session's optimizer in the outer loop.
+    """
     from optograph.jobs.reporting import record_setup
     from optograph.jobs.watching import watched
 
@@ -116,7 +144,11 @@ def optimize_with(books: Books, session: Session, optimizer_lm: LM | None) -> Ru
         record_setup(session)
         books.keep_source(session.options)
         with watched(session) as watch:
-            return watch.ended(_run(session))
+            return watch.ended(_run(session, search or optimizer_search))
+
+
+Search = Callable[[Session, Evaluator], LoopResult]
+"""Finds the best candidate of a session, from the start or from where the journal says."""
 
 
 def make_session(
@@ -126,7 +158,7 @@ def make_session(
     return Session(workflow, task, optimizer, options, books, chosen_parameters(workflow, None), view)
 
 
-def _run(session: Session) -> RunResult:
+def _run(session: Session, search: Search) -> RunResult:
     from optograph.jobs.reporting import write_reports
 
     evaluator = Evaluator(
@@ -138,23 +170,7 @@ def _run(session: Session) -> RunResult:
         _progress(session),
         session.books.stop,
     )
-    context = OptimizerContext(
-        session.parameters, session.task, session.journal, session.optimizer_lm, session.options.seed
-    )
-    session.optimizer.bind(context, _start(session))
-    session.begin("search")
-    loop = Loop(
-        session.optimizer,
-        evaluator,
-        session.journal,
-        session.options.rule,
-        session.view.loop,
-        lambda: session.budget.calls,
-        session.budget.limits.to_json(),
-        _FinalTest(session).put_aside,
-        _review_desk(session),
-    )
-    found = loop.run()
+    found = search(session, evaluator)
     session.begin("sealed test")
     session.budget.release()
     session.budget.limits = replace(session.budget.limits, minutes=None)
@@ -177,8 +193,32 @@ def _run(session: Session) -> RunResult:
     return result
 
 
+def optimizer_search(session: Session, evaluator: Evaluator) -> LoopResult:
+    """Have the session's optimizer search from the starting point, in the outer loop."""
+    optimizer = session.optimizer
+    if optimizer is None:
+        raise UserError("the run has no optimizer: name one, or train the policy")
+    context = OptimizerContext(
+        session.parameters, session.task, session.journal, session.optimizer_lm, session.options.seed
+    )
+    optimizer.bind(context, starting_candidate(session))
+    session.begin("search")
+    loop = Loop(
+        optimizer,
+        evaluator,
+        session.journal,
+        session.options.rule,
+        session.view.loop,
+        lambda: session.budget.calls,
+        session.budget.limits.to_json(),
+        FinalTest(session).put_aside,
+        _review_desk(session),
+    )
+    return loop.run()
+
+
 @dataclass
-class _FinalTest:
+class FinalTest:
     """Keeps enough of the budget for the final test, by what the examples of the dev split have cost at most."""
 
     session: Session
@@ -216,7 +256,7 @@ def _review_desk(session: Session) -> ReviewDesk | None:
     return ReviewDesk(books.journal, review if callable(review) else None, books.cache if books.replay else None, run)
 
 
-def _start(session: Session) -> Candidate:
+def starting_candidate(session: Session) -> Candidate:
     """Return the starting point: the workflow's own values, or the best of the run that is forked."""
     values = {name: one.spec.to_json(one.base) for name, one in session.parameters.items()}
     fork, cache = session.options.fork, session.books.cache
@@ -236,20 +276,19 @@ def _start(session: Session) -> Candidate:
 def _fingerprint(session: Session) -> Any:
     options = session.options
     if options.origin is not None:
-        settings = {
-            key: value for key, value in options.origin.job.items() if key not in ("name", "review", "telemetry")
-        }
+        left_out = ("name", "review", "telemetry") + (() if session.method else ("policy",))
+        settings = {key: value for key, value in options.origin.job.items() if key not in left_out}
         source = local_sources(options.origin.base)
     else:
         models = {role: run_sync(lm.identity()).key for role, lm in session.models.items()}
         source = {}
         settings = {
-            "optimizer": describe_optimizer(session.optimizer),
+            "optimizer": None if session.optimizer is None else describe_optimizer(session.optimizer),
             "seed": options.seed,
             "confidence": options.rule.confidence,
             "models": models,
         }
-    return fingerprint_of(session.workflow, session.task, session.parameters, settings, source)
+    return fingerprint_of(session.workflow, session.task, session.parameters, settings | dict(session.pinned), source)
 
 
 def _progress(session: Session) -> Callable[[int, int], None]:

@@ -24,7 +24,7 @@ def watched(session: Session) -> Iterator[Watch]:
     options, settings = session.options, _settings(session)
     about = {
         "optograph.run": options.run_dir.name if options.run_dir is not None else None,
-        "optograph.optimizer": session.optimizer.name,
+        "optograph.optimizer": session.optimizer_name,
         "optograph.seed": options.seed,
     }
     view = session.view
@@ -90,7 +90,7 @@ def _settings(session: Session) -> dict[str, Any]:
     return {
         "title": session.options.title or task.name,
         "task": task.name,
-        "optimizer": session.optimizer.name,
+        "optimizer": session.optimizer_name,
         "seed": session.options.seed,
         "train": len(task.train),
         "dev": len(task.dev),

@@ -46,6 +46,9 @@ class Loop:
         measured: Told the dev evaluation of the starting point and of each candidate before it is accepted, so that the
             final test's cost can be put aside; may raise ``BudgetExceeded``.
         desk: Where candidates that passed the acceptance test are reviewed; None for a loop without reviews.
+        state_name: Name of the loop's state in the journal, for a run that holds several loops.
+        steps_before: Acceptance tests before this loop, in a run of which it is a part; None where it is the whole run,
+            so that it records the starting point.
     """
 
     optimizer: Optimizer
@@ -57,12 +60,14 @@ class Loop:
     limits: Any = None
     measured: Callable[[Evaluation], None] | None = None
     desk: ReviewDesk | None = None
+    state_name: str = STATE
+    steps_before: int | None = None
 
     def __post_init__(self) -> None:
         self._trials: list[Trial] = []
         self._evaluations: list[Evaluation] | None = None
         self._dev = tuple(example.id for example in self.evaluator.task.dev)
-        self._step = 0
+        self._step = self.steps_before or 0
         self._start = self.optimizer.incumbent
         self._start_dev: Evaluation | None = None
         self._ended: str | None = None
@@ -94,14 +99,14 @@ class Loop:
         """
         if self._start_dev is not None:
             return
-        saved = self.journal.load_state(STATE)
+        saved = self.journal.load_state(self.state_name)
         if saved is not None:
             self._restore(saved)
         self._tell("accept")
         (evaluation,) = self._evaluate([self._on_dev(self._start)])
         if self._ended is None:
             self._measure(evaluation)
-            if saved is None:
+            if saved is None and self.steps_before is None:
                 verdict = Verdict("accepted", "The starting point.", self._start, evaluation.mean, n=len(self._dev))
                 self._save(Decision(verdict, kind="seed"))
         self._start_dev = evaluation
@@ -145,7 +150,7 @@ class Loop:
             self.journal.add_event("budget", reason=str(error))
             # The last whole step is what counts: what a spent budget cut off is done again, should the run go on.
             self._state |= {"ended": self._ended, "limits": self.limits}
-            self.journal.save_state(STATE, self._state)
+            self.journal.save_state(self.state_name, self._state)
             return
         if "__interrupt__" in reached and self._request is not None:
             candidate = self._request.candidate.id
@@ -347,7 +352,7 @@ class Loop:
             self._state["limits"] = self.limits
         if self._request is not None:
             self._state["review"] = self._request.to_json()
-        batch.save_state(STATE, self._state)
+        batch.save_state(self.state_name, self._state)
         batch.commit()
 
     def _evaluate(self, trials: Sequence[Trial]) -> list[Evaluation]:

@@ -5,7 +5,7 @@ from optograph.serving.breaker import Breaker, CircuitBreaker
 from optograph.serving.budget import Budget, Reservation
 from optograph.serving.cache import cache_dir
 from optograph.serving.fetch import LocalModel, catalogue, fetch_model, find_model, models
-from optograph.serving.journaled import JournaledLM, counting_draws
+from optograph.serving.journaled import JournaledLM, counting_draws, next_draw
 from optograph.serving.limiter import Limiter
 from optograph.serving.limits import BudgetLimits, Need, Remaining, RoleLimits, Spend
 from optograph.serving.llamacpp import LlamaCppLM
@@ -74,6 +74,7 @@ __all__ = [
     "make_request",
     "messages_of",
     "models",
+    "next_draw",
     "observing",
     "on_background_loop",
     "run_on_background",

@@ -32,6 +32,16 @@ def counting_draws() -> Iterator[None]:
         _seen.reset(token)
 
 
+def next_draw(key: str) -> int:
+    """Return how often this was called with a key before, within one evaluation; 0 outside of any."""
+    seen = _seen.get()
+    if seen is None:
+        return 0
+    number = seen.get(key, 0)
+    seen[key] = number + 1
+    return number
+
+
 @dataclass(frozen=True, slots=True)
 class _Call:
     """A call that the journal does not hold: `asked` is the request as canonical JSON."""
@@ -132,12 +142,9 @@ class JournaledLM(BaseLM):
     @staticmethod
     def _key(identity: ModelIdentity, request: Request, asked: str) -> str:
         base = text_hash(f"[{canonical_json(identity.key)},{asked},{current_context().repeat}]")
-        seen = _seen.get()
-        if seen is None or request.temperature == 0:
+        if _seen.get() is None or request.temperature == 0:
             return base
-        number = seen.get(base, 0)
-        seen[base] = number + 1
-        return content_hash([base, number])
+        return content_hash([base, next_draw(base)])
 
     async def _answer_new(self, call: _Call) -> Completion:
         """Answer a call that this run has not made: from the other run's journal, or from the model."""
