@@ -6,7 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from optograph.errors import UserError
+from optograph.optimizers.policy.base import BaseModelFiles, base_model
 from optograph.optimizers.policy.collect import Credit, broadcast, per_node, training_rows
+from optograph.optimizers.policy.config import PolicyConfig
 from optograph.optimizers.policy.export import read_rows, to_dataset, write_jsonl, write_parquet
 from optograph.optimizers.policy.formats import balanced_weights, preference_dataset, sft_dataset, unpaired_dataset
 from optograph.optimizers.policy.recording import with_token_ids
@@ -44,15 +46,18 @@ _HOME = {
 _MODULE = {name: f"optograph.optimizers.policy.{file}" for file, names in _HOME.items() for name in names}
 
 __all__ = [
+    "BaseModelFiles",
     "Credit",
     "OREOLosses",
     "OREOOptions",
+    "PolicyConfig",
     "PreferenceLoss",
     "PreferenceRow",
     "RowBatch",
     "TrainingRow",
     "TrainingRows",
     "balanced_weights",
+    "base_model",
     "batch_rows",
     "beta_effective",
     "broadcast",
