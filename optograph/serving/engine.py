@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from optograph.errors import ServingError, UserError
+from optograph.serving.tokenizing import EngineTokenizer
 
 Route = Literal["chat", "completions"]
 
@@ -38,12 +39,16 @@ class EngineOptions:
 
 
 class Engine:
-    """A running llama.cpp server without its network side: dictionaries in, dictionaries out."""
+    """A running llama.cpp server without its network side: dictionaries in, dictionaries out.
+
+    Where a request has ``return_tokens``, the ids of its prompt's tokens are in the answer as ``prompt_token_ids``.
+    """
 
     def __init__(self, options: EngineOptions) -> None:
         self.options = options
         self._lock = threading.Lock()
         self._server: Any = None
+        self._tokenizer: EngineTokenizer | None = None
         self._pool = ThreadPoolExecutor(options.n_parallel, thread_name_prefix="optograph-llama")
         self._closed = False
 
@@ -70,6 +75,8 @@ class Engine:
             raise ServingError(f"llama.cpp refused the request: {error}", kind="bad_request") from None
         if not isinstance(answer, dict):
             raise ServingError(f"llama.cpp gave no dictionary: {answer!r}", kind="bad_response", retryable=True)
+        if body.get("return_tokens") and self._tokenizer is not None and "error" not in answer:
+            answer["prompt_token_ids"] = self._tokenizer.prompt_ids(body, answer.get("__verbose", {}))
         return answer
 
     def _loaded(self) -> Any:
@@ -77,7 +84,8 @@ class Engine:
             if self._server is None:
                 if self._closed:
                     raise UserError(f"the engine of {str(self.options.path)!r} is closed; make a new model")
-                self._server = _start(self.options)
+                self._server, key = _start(self.options)
+                self._tokenizer = EngineTokenizer(self._server.listening_address, key)
             return self._server
 
 
@@ -141,7 +149,8 @@ def _import_xllamacpp() -> ModuleType:
     return module
 
 
-def _start(options: EngineOptions) -> Any:
+def _start(options: EngineOptions) -> tuple[Any, str]:
+    """Load the model; returns the server and its API key."""
     xllamacpp = _import_xllamacpp()
     params = xllamacpp.CommonParams()
     params.model.path = str(options.path)
@@ -154,10 +163,11 @@ def _start(options: EngineOptions) -> Any:
     params.verbosity = 0  # errors reach us as exceptions
     params.warmup = False
     # The server also listens on a loopback port, which nobody but us shall use.
-    params.api_keys = [secrets.token_hex(16)]
+    key = secrets.token_hex(16)
+    params.api_keys = [key]
     params.cors_origins = ""
     params.ui = False
     try:
-        return xllamacpp.Server(params)
+        return xllamacpp.Server(params), key
     except (RuntimeError, ValueError) as error:
         raise ServingError(f"llama.cpp cannot load {str(options.path)!r}: {error}", kind="load") from None

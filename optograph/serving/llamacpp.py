@@ -29,7 +29,8 @@ class LlamaCppLM(BaseLM):
 
     The model is loaded at the first call. Models made for the same file share one engine, which ends with the last of
     them. Sampling is plain (temperature and top_p only). Log-probabilities are the model's own, before a schema bans
-    tokens, so that the alternatives of the first token can score labels. Prompt token ids are not given.
+    tokens, so that the alternatives of the first token can score labels. Token ids are those that the engine read and
+    wrote, the end-of-turn token included where the model ended by itself.
 
     Args:
         path: The GGUF file.
@@ -91,6 +92,7 @@ class LlamaCppLM(BaseLM):
             finish_reasons=tuple(part.finish_reasons[0] for part in parts),
             token_ids=tuple(part.token_ids[0] for part in parts),
             logprobs=tuple(part.logprobs[0] for part in parts),
+            prompt_token_ids=parts[0].prompt_token_ids,
             usage=Usage(parts[0].usage.prompt_tokens, sum(part.usage.completion_tokens for part in parts)),
         )
         # llama.cpp drops, without a word, a grammar that it cannot compile

@@ -257,7 +257,8 @@ class Completion:
     Attributes:
         texts: The `Request.n` texts.
         finish_reasons: For each text ``"stop"``, ``"length"`` (cut off at `Request.max_tokens`) or the server's word.
-        token_ids: For each text its token ids, or None where they were not asked for.
+        token_ids: For each text its token ids, or None where they were not asked for. All tokens that the model wrote:
+            the one that ended its turn where it ended by itself, and those of a stop string, are there too.
         logprobs: For each text its tokens with their log-probabilities, or None where they were not asked for.
         usage: Tokens read and written.
         latency_s: Wall-clock time of the whole call in seconds, retries included.

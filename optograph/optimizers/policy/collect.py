@@ -202,9 +202,9 @@ def _tokens(journal: Journal, row: CallRow) -> tuple[tuple[int, ...], tuple[int,
     if not prompt or answer is None:
         raise UserError(
             f"{where} was recorded without the token ids of {'its prompt' if answer is not None else 'its text'}, and "
-            "text tokenized again is not what the model saw: collect rollouts with a model on vLLM (the embedded "
-            "engine gives the ids of answers only), wrapped in optograph.optimizers.policy.with_token_ids(lm); or ask "
-            "with Request(token_ids=True) or ChatModel(token_ids=True)"
+            "text tokenized again is not what the model saw: collect rollouts with the embedded engine or a model on "
+            "vLLM, wrapped in optograph.optimizers.policy.with_token_ids(lm); or ask with Request(token_ids=True) or "
+            "ChatModel(token_ids=True)"
         )
     return prompt, answer, completion
 

@@ -18,8 +18,8 @@ def with_token_ids(lm: LM) -> LM:
     """
     if not lm.capabilities.token_ids:
         raise UserError(
-            f"model {lm.name!r} cannot give token ids, so its calls cannot become rows for training: serve it with "
-            "vLLM ('vllm/NAME@URL')"
+            f"model {lm.name!r} cannot give token ids, so its calls cannot become rows for training: embed it "
+            "('local/FILE.gguf') or serve it with vLLM ('vllm/NAME@URL')"
         )
     return _TokenIdsLM(lm)
 
