@@ -27,6 +27,7 @@ _WITHOUT_EFFECT = frozenset(
         "auto_mapping",
         "base_model_name_or_path",
         "inference_mode",
+        "megatron_core",
         "lora_dropout",
         "parent_library",
         "peft_version",
