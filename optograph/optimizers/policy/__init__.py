@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from optograph.errors import UserError
 from optograph.optimizers.policy.base import BaseModelFiles, base_model
-from optograph.optimizers.policy.collect import Credit, broadcast, per_node, training_rows
+from optograph.optimizers.policy.collect import Credit, TracedCredit, broadcast, per_node, training_rows
 from optograph.optimizers.policy.config import PolicyConfig
+from optograph.optimizers.policy.counterfactual import ResamplingLM, Target, counterfactual_rows
+from optograph.optimizers.policy.credit import Critic, GraphCredit, by_graph, critic_advantages, group_advantages
 from optograph.optimizers.policy.export import read_rows, to_dataset, write_jsonl, write_parquet
 from optograph.optimizers.policy.formats import balanced_weights, preference_dataset, sft_dataset, unpaired_dataset
 from optograph.optimizers.policy.recording import with_token_ids
@@ -48,12 +50,17 @@ _MODULE = {name: f"optograph.optimizers.policy.{file}" for file, names in _HOME.
 __all__ = [
     "BaseModelFiles",
     "Credit",
+    "Critic",
+    "GraphCredit",
     "OREOLosses",
     "OREOOptions",
     "PolicyConfig",
     "PreferenceLoss",
     "PreferenceRow",
+    "ResamplingLM",
     "RowBatch",
+    "Target",
+    "TracedCredit",
     "TrainingRow",
     "TrainingRows",
     "balanced_weights",
@@ -61,8 +68,12 @@ __all__ = [
     "batch_rows",
     "beta_effective",
     "broadcast",
+    "by_graph",
+    "counterfactual_rows",
+    "critic_advantages",
     "dpo_loss",
     "future_logratios",
+    "group_advantages",
     "ipo_loss",
     "masked_sum",
     "merge_rows",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -9,14 +10,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optograph.errors import StorageError, UserError
-from optograph.graphs import Feedback
+from optograph.graphs import Feedback, Trace
 from optograph.optimizers.policy.rows import TrainingRow, TrainingRows, weighed
 from optograph.serving import Completion
 from optograph.storage import CallRow, EvaluationRow, Journal
 
-Credit = Callable[[Feedback, Sequence[str | None]], Sequence[float]]
-"""Makes, of a rollout's feedback and the nodes of its calls in order, one reward a call."""
+Credit = Callable[[Feedback, Sequence[str | None]], Sequence[float | None]]
+"""Makes, of a rollout's feedback and the nodes of its calls in order, one reward a call; None: the call has no row."""
 _Place = tuple[str, str | None, int]
+
+
+class TracedCredit(abc.ABC):
+    """Credit that reads the traced graph of the rollout too; evaluate with ``Trial(want_trace=True)`` for it."""
+
+    @abc.abstractmethod
+    def rewards(self, feedback: Feedback, nodes: Sequence[str | None], trace: Trace) -> Sequence[float | None]:
+        """Return one reward a call, or None where a call is to have no row."""
 
 
 def broadcast(feedback: Feedback, nodes: Sequence[str | None]) -> list[float]:
@@ -47,8 +56,9 @@ def training_rows(
     journal: Journal,
     *,
     split: str = "train",
-    credit: Credit = broadcast,
+    credit: Credit | TracedCredit = broadcast,
     candidates: Collection[str] | None = None,
+    repeats: Collection[int] | None = None,
     nodes: Collection[str] | None = None,
     adapters: Mapping[str, str] | None = None,
 ) -> TrainingRows:
@@ -60,22 +70,25 @@ def training_rows(
     Args:
         journal: The run.
         split: ``"train"`` or ``"dev"``; rows of the sealed test are refused.
-        credit: How a rollout's feedback becomes rewards of its calls: `broadcast`, `per_node`, or your own.
+        credit: How a rollout's feedback becomes rewards of its calls: `broadcast`, `per_node`, `by_graph`, or your own.
         candidates: Ids of the candidates whose rollouts count; all by default.
+        repeats: Repeats of the examples that count; all by default.
         nodes: Nodes that are trained; all by default. Others are environment.
         adapters: Adapter of each node; ``"policy"`` for nodes that are not named.
 
     Raises:
         UserError: A call was recorded without token ids or has several texts, an example is in two splits, the credit
-            is not one finite number a call, or the split is sealed.
+            is not one finite number a call, a trace is needed and missing, or the split is sealed.
         StorageError: A recorded answer is missing or damaged.
     """
     if split not in ("train", "dev"):
         raise UserError(f"rows come from the 'train' or the 'dev' split, not {split!r}: the test split stays sealed")
-    calls = _calls(journal)
+    calls = recorded_rollouts(journal)
     rows: list[TrainingRow] = []
-    counts = {"unscored": 0, "incomplete": 0, "without_calls": 0}
+    counts = dict.fromkeys(("unscored", "incomplete", "without_calls", "uncredited"), 0)
     for evaluation in _evaluations(journal, split, candidates):
+        if repeats is not None and evaluation.repeat not in repeats:
+            continue
         made = calls[evaluation.candidate, evaluation.example, evaluation.repeat]
         if evaluation.feedback is None:
             counts["unscored"] += 1
@@ -88,7 +101,9 @@ def training_rows(
         if not wanted:
             counts["without_calls"] += 1
             continue
-        rewards = _rewards(credit, Feedback.from_json(evaluation.feedback), answered)
+        rewards = _rewards(journal, credit, evaluation, answered)
+        counts["uncredited"] += sum(row.key not in rewards for row in wanted)
+        wanted = [row for row in wanted if row.key in rewards]
         rows += _rollout(journal, evaluation, answered, rewards, wanted, adapters or {})
     return TrainingRows(rows=tuple(rows), **counts)
 
@@ -114,7 +129,7 @@ def _evaluations(journal: Journal, split: str, candidates: Collection[str] | Non
 
 
 @dataclass
-class _Rollout:
+class RecordedRollout:
     """What the journal holds of the calls of one rollout."""
 
     task: dict[str, CallRow] = field(default_factory=dict)
@@ -127,9 +142,9 @@ class _Rollout:
         return answered <= calls <= answered + self.failed
 
 
-def _calls(journal: Journal) -> dict[_Place, _Rollout]:
+def recorded_rollouts(journal: Journal) -> dict[_Place, RecordedRollout]:
     """Return the calls by rollout, in order and each answered one once; those of judges apart."""
-    found: dict[_Place, _Rollout] = defaultdict(_Rollout)
+    found: dict[_Place, RecordedRollout] = defaultdict(RecordedRollout)
     for row in journal.calls():
         context = row.context
         if context.get("candidate") is None:
@@ -144,11 +159,29 @@ def _calls(journal: Journal) -> dict[_Place, _Rollout]:
     return found
 
 
-def _rewards(credit: Credit, feedback: Feedback, answered: Sequence[CallRow]) -> dict[str, float]:
-    rewards = credit(feedback, [row.context.get("node") for row in answered])
-    if len(rewards) != len(answered) or not all(_finite(one) for one in rewards):
+def _rewards(
+    journal: Journal, credit: Credit | TracedCredit, evaluation: EvaluationRow, answered: Sequence[CallRow]
+) -> dict[str, float]:
+    """Return rewards by call; those without credit are not there."""
+    feedback = Feedback.from_json(evaluation.feedback or {})
+    nodes = [row.context.get("node") for row in answered]
+    if isinstance(credit, TracedCredit):
+        rewards = credit.rewards(feedback, nodes, _trace(journal, evaluation))
+    else:
+        rewards = credit(feedback, nodes)
+    if len(rewards) != len(answered) or not all(one is None or _finite(one) for one in rewards):
         raise UserError(f"credit must be one finite number for each of {len(answered)} calls, got {rewards!r}")
-    return {row.key: float(reward) for row, reward in zip(answered, rewards, strict=True)}
+    pairs = zip(answered, rewards, strict=True)
+    return {row.key: float(reward) for row, reward in pairs if reward is not None}
+
+
+def _trace(journal: Journal, evaluation: EvaluationRow) -> Trace:
+    if evaluation.trace is None:
+        raise UserError(
+            f"credit by graph needs the trace of example {evaluation.example!r}, and the journal has none: evaluate "
+            "with Trial(..., want_trace=True) a workflow whose output is traced, or use broadcast"
+        )
+    return Trace.from_json(journal.get(evaluation.trace))
 
 
 def _rollout(

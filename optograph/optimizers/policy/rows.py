@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -87,6 +88,8 @@ class TrainingRows(_Frozen):
     rollout or asked for twice, or a failed attempt before left calls of its own. Sample, and none of this happens."""
     without_calls: int = 0
     """Rollouts that called no model, or none of the wanted nodes."""
+    uncredited: int = 0
+    """Calls that no credit reached, by `by_graph` or your own."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -157,7 +160,7 @@ def preference_rows(rows: Sequence[TrainingRow], *, least_gap: float = 0.0) -> l
     """Pair the best and the worst answer to each prompt.
 
     Only answers to the very same prompt tokens, of the same node and by the same policy are compared; prompts whose
-    answers tie are dropped.
+    answers tie are dropped. An answer that was given more than once has the mean of what it earned.
 
     Args:
         rows: Rows of single calls (not of `merge_rows`: an answer there holds what tools said).
@@ -173,9 +176,23 @@ def preference_rows(rows: Sequence[TrainingRow], *, least_gap: float = 0.0) -> l
         whole_answer(row)
         groups.setdefault((row.node, row.adapter, row.policy, row.input_ids[: row.prompt_length]), []).append(row)
     pairs = []
-    for group in groups.values():
+    for given in groups.values():
+        group = _each_once(given)
         best = max(group, key=lambda row: row.reward)
         worst = min(group, key=lambda row: row.reward)
         if best.reward - worst.reward > least_gap:
             pairs.append(PreferenceRow(chosen=best, rejected=worst))
     return pairs
+
+
+def _each_once(group: Sequence[TrainingRow]) -> list[TrainingRow]:
+    """Return the different answers of a group, each with its mean reward."""
+    found: dict[tuple[int, ...], list[TrainingRow]] = {}
+    for row in group:
+        found.setdefault(row.input_ids, []).append(row)
+    return [
+        rows[0].model_copy(update={"reward": math.fsum(row.reward for row in rows) / len(rows)})
+        if len(rows) > 1
+        else rows[0]
+        for rows in found.values()
+    ]
