@@ -38,16 +38,25 @@ class CallContext:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-_current: ContextVar[CallContext | None] = ContextVar("optograph_call_context", default=None)
 _EMPTY = CallContext()
+_Kept = CallContext | tuple[Any, str]
+"""A context; or the one around a node and the node's name, of which it is made where somebody asks for it."""
+_current: ContextVar[_Kept] = ContextVar("optograph_call_context", default=_EMPTY)
 
-Entered = tuple[Token[CallContext | None], AbstractContextManager[Any] | None]
+Entered = Token[_Kept] | tuple[Token[_Kept], AbstractContextManager[Any]]
 """A node that was begun: the context before it, and its span where one is made."""
 
 
 def current_context() -> CallContext:
     """Return the context of the running call (an empty one outside any)."""
-    return _current.get() or _EMPTY
+    return _made(_current.get())
+
+
+def _made(kept: _Kept) -> CallContext:
+    if isinstance(kept, CallContext):
+        return kept
+    outer = _made(kept[0])
+    return CallContext(outer.run, outer.role, outer.candidate, outer.example, outer.repeat, kept[1], parent=outer.node)
 
 
 @contextmanager
@@ -72,12 +81,11 @@ def enter_node(node: str) -> Entered:
     Returns:
         What `leave_node` takes, in the same task.
     """
-    now = _current.get() or _EMPTY
-    context = CallContext(now.run, now.role, now.candidate, now.example, now.repeat, node, parent=now.node)
-    token, spans = _current.set(context), current_spans()
+    token = _current.set((_current.get(), node))
+    spans = current_spans()
     if spans is None:
-        return token, None
-    opened = spans.span("node", node, context)
+        return token
+    opened = spans.span("node", node, current_context())
     opened.__enter__()
     return token, opened
 
@@ -89,7 +97,7 @@ def leave_node(entered: Entered, error: BaseException | None = None) -> None:
         entered: What `enter_node` gave.
         error: What the node failed with, for its span.
     """
-    token, opened = entered
-    if opened is not None:
+    if isinstance(entered, tuple):
+        entered, opened = entered
         opened.__exit__(None if error is None else type(error), error, None)
-    _current.reset(token)
+    _current.reset(entered)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol, Self
@@ -71,9 +71,8 @@ def called(provider: str, note: Mapping[str, Any]) -> None:
         spans.called(provider, note)
 
 
-def current_spans() -> Spans | None:
-    """Return who makes the spans here, to be handed to a context that does not inherit this one."""
-    return _spans.get()
+current_spans: Callable[[], Spans | None] = _spans.get
+"""Returns who makes the spans here, to be handed to a context that does not inherit this one."""
 
 
 @contextmanager

@@ -100,6 +100,16 @@ class Parameter(Traced):
         """The plain value: the candidate's inside `applying`, else its own. Inside an op, a read is noted."""
         return self._read()
 
+    def _read(self) -> Any:
+        frame = current()
+        applied = frame.scope.applied
+        leaf = None if applied is None else applied.leaves.get(id(self))
+        if leaf is None:
+            leaf = self._node()
+        if frame.reads is not None:
+            frame.reads[leaf] = None
+        return leaf._data
+
     @property
     def base(self) -> Any:
         """Its own plain value, whatever candidate is applied; reading it leaves no trace."""

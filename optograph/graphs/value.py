@@ -254,12 +254,16 @@ class Value(Traced):
 
 def make(info: OpInfo, nodes: tuple[Any, ...], data: Any, extra: Extra | None = None) -> Value:
     """Return the value that an op made from its arguments; record it where recording is on."""
-    value = bare(info, data)
     scope = current().scope
-    if scope.recording:
-        value._args = nodes
-        value._extra = extra
-        scope.hear(value)
+    if not scope.recording:
+        return bare(info, data)
+    value = _new(Value)
+    value._data = data
+    value._op = info
+    value._args = nodes
+    value._extra = extra
+    for tape in scope.tapes:
+        tape.values.append(value)
     return value
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Any
 from uuid import UUID
@@ -65,21 +67,15 @@ class _CallRecorder(BaseCallbackHandler):
 
 _ROLES = {"human": "user", "ai": "assistant"}
 _active: ContextVar[_CallRecorder | None] = ContextVar("optograph_langchain_recorder", default=None)
-_recorder = _CallRecorder()
 register_configure_hook(_active, inheritable=True)
 
+hear_langchain: Callable[[], Token[_CallRecorder | None]] = functools.partial(_active.set, _CallRecorder())
+"""Has the calls of LangChain's models noted on the running op, until `stop_hearing` is given what this returns.
 
-def hear_langchain() -> Token[_CallRecorder | None]:
-    """Have the calls of LangChain's models noted on the running op, until `stop_hearing`.
-
-    Each node does so for itself: a handler that hears a whole graph costs every step of it.
-    """
-    return _active.set(_recorder)
-
-
-def stop_hearing(token: Token[_CallRecorder | None]) -> None:
-    """Go back to how it was before `hear_langchain`."""
-    _active.reset(token)
+Each node does so for itself: a handler that hears a whole graph costs every step of it.
+"""
+stop_hearing: Callable[[Token[_CallRecorder | None]], None] = _active.reset
+"""Goes back to how it was before `hear_langchain`."""
 
 
 def _is_ours(serialized: dict[str, Any] | None) -> bool:

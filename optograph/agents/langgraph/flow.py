@@ -13,6 +13,7 @@ START, END = "__start__", "__end__"
 _INPUT = OpInfo("input", "The input of the graph.")
 
 Writers = tuple[Value, ...]
+_SEVERAL: tuple[float, Value | None] = (float("inf"), None)
 
 
 class GraphRun:
@@ -20,6 +21,13 @@ class GraphRun:
 
     A node sees what was written in earlier steps; a channel with a reducer keeps every writer, any other one the
     writers of the newest step.
+
+    Attributes:
+        failed: Errors of nodes, with the values that stand for them.
+        tasks: The newest value of each task.
+        newest: For the common case: step and writer of the newest write of a channel, where they are all that a later
+            step can see of it.
+        steered: Whether somebody may have sent the run to a node.
 
     Args:
         path: Path of the graph, such as ``"outer/"``; empty for the whole.
@@ -33,6 +41,8 @@ class GraphRun:
         self.outer = outer
         self.failed: list[tuple[BaseException, Value]] = []
         self.tasks: dict[str, Value] = {}
+        self.newest: dict[str, tuple[float, Value | None]] = dict.fromkeys(accumulating, _SEVERAL)
+        self.steered = outer is not None
         self._accumulating = accumulating
         self._writers: dict[str, list[tuple[float, Value]]] = {}
         self._controls: dict[str, list[tuple[float, Value]]] = {}
@@ -51,6 +61,7 @@ class GraphRun:
             self._forget()
         for channel in self._given:
             if channel in self._writers:
+                self.newest[channel] = _SEVERAL
                 self._writers[channel].append((self._step + 0.5, self.input()))
 
     def _forget(self) -> None:
@@ -100,16 +111,24 @@ class GraphRun:
         if step > self._step:
             self._step = step
         self.tasks[task] = value
+        wrote = (step, value)
         for channel in channels:
-            self._writers.setdefault(channel, []).append((step, value))
+            known = self._writers.get(channel)
+            if known is None:
+                known = self._writers[channel] = []
+            known.append(wrote)
+            before = self.newest.get(channel)
+            self.newest[channel] = wrote if before is None or before[0] < step else _SEVERAL
 
     def passed(self, channel: str, writers: Writers, step: float) -> None:
         """Note what a subgraph wrote to a channel of this graph, on behalf of the nodes in it."""
         self._step = max(self._step, step)
+        self.newest[channel] = _SEVERAL
         self._writers.setdefault(channel, []).extend((step, value) for value in writers)
 
     def decided(self, value: Value, targets: Iterable[Any], step: float) -> None:
         """Note that a node or router sent the run to these nodes; a ``Send`` has a packet."""
+        self.steered = True
         for target in targets:
             name = getattr(target, "node", target)
             if isinstance(name, str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 import inspect
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -30,16 +30,16 @@ class GlobalsView(dict[str, Any]):
         super().__init__(module)
         self._module = module
         # The texts of the code itself are in no module, so that nothing can be set in their place.
-        self._sites = {name: (site, module.get(name, _NONE)) for name, site in sites.items()}
+        self._sites = {name: (site.asked(), module.get(name, _NONE)) for name, site in sites.items()}
 
     def __getitem__(self, name: str) -> Any:
         known = self._sites.get(name)
         if known is None:
             return self._module[name]
-        site, seen = known
+        now, seen = known
         if seen is not _NONE and self._module.get(name, _NONE) is not seen:  # the app has set another one
             return self._module[name]
-        return site.now()
+        return now()
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a global, or `default`."""
@@ -73,6 +73,10 @@ class TextSite(Site):
             return self.parameter.data
         text = self.parameter.data
         return lambda *pieces: fill(text, self.placeholders, pieces)
+
+    def asked(self) -> Callable[[], Any]:
+        """Return the parameter's own function, where it is all there is to it."""
+        return self.now if self.formatted else self.parameter._read
 
 
 class FunctionSite(Site):
@@ -108,6 +112,7 @@ class FunctionSite(Site):
         if names:
             self._view = GlobalsView(old.__globals__, names)
         self._fixed = self._made(old.__closure__, old.__defaults__, old.__kwdefaults__)
+        self.fixed = not (cells or defaults or named)
 
     def now(self) -> Any:
         """Return the function; one that has texts in its closure or defaults is made for this very call."""

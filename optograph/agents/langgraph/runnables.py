@@ -215,7 +215,9 @@ def _runs(afunc: Any, func: Any) -> bool:
 
 
 class _LambdaSite(Site):
-    """A runnable with functions, made once: it looks them up at each call."""
+    """A runnable with functions, made once: it looks up at each call those that may change."""
+
+    fixed = True
 
     def __init__(self, original: Any, sites: dict[str, Site], own_async: bool) -> None:
         self.view = copy.copy(original)

@@ -16,7 +16,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from optograph.agents.langgraph import compat
 from optograph.agents.langgraph.flow import END, GraphRun, running
-from optograph.agents.langgraph.nodes import shown
+from optograph.agents.langgraph.noderuns import shown
 from optograph.agents.recording import recording_calls
 from optograph.graphs import OpError, OpInfo, Value
 from optograph.graphs.failure import error_text

@@ -23,11 +23,20 @@ class Site(ABC):
 
     ``now`` gives it with the values that its parameters have here and now: the original object itself where no value
     is another one. Reading is noted, so that the running node depends on the parameters.
+
+    Attributes:
+        fixed: Whether ``now`` gives the very same object from here on, so that nobody needs to ask again.
     """
+
+    fixed: bool = False
 
     @abstractmethod
     def now(self) -> Any:
         """Return the object of this moment."""
+
+    def asked(self) -> Callable[[], Any]:
+        """Return the quickest function that does what ``now`` does."""
+        return self.now
 
 
 Found = Mapping[Any, Site]
@@ -43,6 +52,10 @@ class ParameterSite(Site):
     def now(self) -> Any:
         """Return the parameter's value."""
         return self.parameter.data
+
+    def asked(self) -> Callable[[], Any]:
+        """Return the parameter's own function."""
+        return self.parameter._read
 
 
 class CopySite(Site):
@@ -115,6 +128,8 @@ class PartialSite(Site):
 
 class ModuleSite(Site):
     """A module of the user's that holds texts: a view of it, made once."""
+
+    fixed = True
 
     def __init__(self, module: ModuleType, sites: Found) -> None:
         self.view = _ModuleView(module, sites)
@@ -201,6 +216,8 @@ def changes(original: Any, seen: Seen) -> dict[Any, Any]:
 
 def calling(site: Site, original: Any) -> Any:
     """Return a function that calls what a site holds at that moment, of the same kind and signature as the original."""
+    if site.fixed:
+        return site.now()
     called = getattr(original, "__call__", None)  # noqa: B004 - an object may be called too
     for is_kind, make in _KINDS:
         if is_kind(original) or is_kind(called):
