@@ -148,11 +148,13 @@ def check_servable(folder: str | Path, *, max_rank: int) -> None:
         max_rank: The server's largest rank.
 
     Raises:
-        UserError: It is no LoRA adapter, its rank is too large, or it has DoRA, trained biases or whole modules.
+        UserError: It is no LoRA adapter, its rank is too large or not that of its tensors, or it has DoRA, trained
+            biases or whole modules.
     """
     folder = Path(folder)
     config = read_adapter_config(folder)
-    rank = max([int(config.get("r") or 0), *(int(one) for one in (config.get("rank_pattern") or {}).values())])
+    ranks = {int(config.get("r") or 0), *(int(one) for one in (config.get("rank_pattern") or {}).values())}
+    rank = max(ranks)
     wrong = [
         what
         for what, there in (
@@ -174,6 +176,12 @@ def check_servable(folder: str | Path, *, max_rank: int) -> None:
             f"the adapter {str(folder)!r} has rank {rank}, and the server takes 1 to {max_rank}: "
             f"start it with max_lora_rank={rank} or more"
         )
+    for name, header, _ in _tensors(folder / WEIGHTS_FILE):  # vLLM would scale such a one by the settings' rank
+        if ".lora_A." in name and header["shape"][0] not in ranks:
+            raise UserError(
+                f"the adapter {str(folder)!r} contradicts itself: tensor {name!r} has rank {header['shape'][0]}, its "
+                f"settings say {', '.join(map(str, sorted(ranks)))}; save it again"
+            )
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:

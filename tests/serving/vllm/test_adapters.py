@@ -38,7 +38,7 @@ def write(folder: Path, tensors: dict[str, tuple[list[int], bytes]], **changes: 
     return folder
 
 
-TENSORS = {"b.lora_A": ([2, 1], b"12345678"), "a.lora_B": ([1, 2], b"abcdefgh")}
+TENSORS = {"b.lora_A.weight": ([2, 1], b"12345678"), "a.lora_B": ([1, 2], b"abcdefgh")}
 
 
 def test_the_hash_follows_what_the_adapter_computes(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_the_hash_follows_what_the_adapter_computes(tmp_path: Path) -> None:
     [
         ({**TENSORS, "a.lora_B": ([1, 2], b"abcdefgX")}, {}),
         ({**TENSORS, "a.lora_B": ([2, 1], b"abcdefgh")}, {}),
-        ({"b.lora_A": TENSORS["b.lora_A"], "c.lora_B": TENSORS["a.lora_B"]}, {}),
+        ({"b.lora_A.weight": TENSORS["b.lora_A.weight"], "c.lora_B": TENSORS["a.lora_B"]}, {}),
         (TENSORS, {"lora_alpha": 8}),
         (TENSORS, {"use_rslora": True}),
         (TENSORS, {"target_modules": ["q_proj"]}),
@@ -119,6 +119,7 @@ def test_what_is_no_adapter_is_refused(tmp_path: Path) -> None:
         ({"modules_to_save": ["score"]}, "modules_to_save"),
         ({"r": 32}, "rank 32, and the server takes 1 to 16: start it with max_lora_rank=32"),
         ({"rank_pattern": {"q_proj": 17}}, "rank 17"),
+        ({"r": 4}, "contradicts itself: tensor 'b.lora_A.weight' has rank 2, its settings say 4"),
     ],
 )
 def test_what_cannot_be_served_is_refused_before_it_is_sent(
