@@ -17,57 +17,15 @@ import pytest
 from optograph.errors import ServingError, UserError
 from optograph.serving.vllm import Installation, VLLMServer, find_vllm, model_weights, parse_metrics, server
 from optograph.serving.vllm.command import ServerOptions, command_for, server_environment
+from tests.serving.vllm.program import stand_in
 
 ROOT = Path(__file__).parents[3]
-
-# Listens as vLLM does, says what its arguments say, and ends or hangs where the model's folder tells it to.
-PROGRAM = """
-import http.server, json, os, sys, time
-argument = lambda name: sys.argv[sys.argv.index(name) + 1]
-how = open(os.path.join(sys.argv[sys.argv.index("serve") + 1], "how")).read()
-print("the model says", how, flush=True)
-print("my key is", os.environ["VLLM_API_KEY"], flush=True)
-if how == "fail":
-    sys.exit("RuntimeError: no such architecture")
-if how == "hang":
-    time.sleep(600)
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        if self.path.startswith("/v1") and self.headers["Authorization"] != "Bearer " + os.environ["VLLM_API_KEY"]:
-            self.send_error(401)
-            return
-        body = json.dumps({"data": [{"id": argument("--served-model-name"), "parent": None, "root": "r"}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def do_POST(self):
-        print("the engine broke", flush=True)
-        os._exit(7)
-    def log_message(self, *args):
-        pass
-
-class Server(http.server.ThreadingHTTPServer):
-    allow_reuse_address = False
-
-Server((argument("--host"), int(argument("--port"))), Handler).serve_forever()
-"""
 
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in the model's place; our own interpreter has the program in vLLM's place."""
-    package = tmp_path / "packages" / "vllm" / "entrypoints" / "cli"
-    package.mkdir(parents=True)
-    (package / "main.py").write_text(PROGRAM)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
-    monkeypatch.delenv("OPTOGRAPH_VLLM_PYTHON", raising=False)
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "how").write_text("serve")
-    (folder / "model.safetensors").write_bytes(b"weights")
-    return folder
+    """A folder in the model's place."""
+    return stand_in(tmp_path, monkeypatch)
 
 
 def options(**changes: Any) -> ServerOptions:
