@@ -47,8 +47,8 @@ def test_structured_output(vllm: VLLMServer) -> None:
 
 def test_token_ids_and_logprobs_are_in_the_journal(vllm: VLLMServer, reference: Any) -> None:
     journal = Journal.memory()
-    lm = JournaledLM(with_token_ids(vllm.lm()), journal)
-    request = make_request(QUESTION, max_tokens=12, temperature=1.0, seed=3, logprobs=1)
+    lm = JournaledLM(with_token_ids(vllm.lm(), logprobs=1), journal)
+    request = make_request(QUESTION, max_tokens=12, temperature=1.0, seed=3)
     with call_context(node="answer"):
         said = asyncio.run(lm.complete(request))
     (row,) = journal.calls()
@@ -58,6 +58,8 @@ def test_token_ids_and_logprobs_are_in_the_journal(vllm: VLLMServer, reference: 
     text = f"<user>{QUESTION}\n<assistant>"
     assert len(prompt) == len(text) == said.usage.prompt_tokens  # one token for each byte
     assert len(answer) == 12 and answer == said.token_ids[0]
+    with pytest.raises(UserError, match="logprobs must be from 0 to 20 for model 'vllm/base', got 21"):
+        with_token_ids(vllm.lm(), logprobs=21)
     served = [one[1] for one in kept["logprobs"][0]]
     assert served == pytest.approx(reference.logprobs(None, prompt, answer), abs=TOLERANCE)
 

@@ -179,8 +179,10 @@ def test_the_environment_holds_the_key_and_speaks_to_nobody(monkeypatch: pytest.
     monkeypatch.setenv("PYTHONPATH", "/ours")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     cpu = server_environment(options(threads=3), installed(cpu=True), "the-key")
     assert cpu["VLLM_API_KEY"] == "the-key" and cpu["OMP_NUM_THREADS"] == "3"
+    assert (cpu["OMP_WAIT_POLICY"], cpu["VLLM_CPU_OMP_THREADS_BIND"]) == ("PASSIVE", "nobind")
     assert cpu["VLLM_NO_USAGE_STATS"] == cpu["DO_NOT_TRACK"] == cpu["HF_HUB_DISABLE_TELEMETRY"] == "1"
     assert "PYTHONPATH" not in cpu and "HF_HUB_OFFLINE" not in cpu
     gpu = server_environment(options(model=str(ROOT)), installed(cpu=False), "the-key")
