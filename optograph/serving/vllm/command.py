@@ -139,8 +139,8 @@ def server_environment(options: ServerOptions, installation: Installation, key: 
     if options.on_cpu(installation):
         environment |= {
             "CUDA_VISIBLE_DEVICES": "",
-            # Threads that spin while they wait for each other, or are bound to a processor that is busy, make the server
-            # ten times slower as soon as anything else runs on the machine.
+            # Threads that spin while they wait for each other, or are bound to a busy processor, make the server ten
+            # times slower as soon as anything else runs on the machine.
             "OMP_WAIT_POLICY": environment.get("OMP_WAIT_POLICY", "PASSIVE"),
             "VLLM_CPU_OMP_THREADS_BIND": environment.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
             # the first request for logprobs would wait half a minute for a C++ compiler
