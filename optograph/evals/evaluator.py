@@ -134,7 +134,8 @@ class Evaluator:
 
     async def _run(self, trials: Sequence[Trial], work: list[tuple[Trial, Example]]) -> list[Evaluation]:
         await self._announce(trials)
-        with heap_set_aside():
+        # What is the same for all examples is entered once: their tasks inherit it.
+        with heap_set_aside(), run_scope(self.parameters.values()), recording_calls():
             results = iter(await self._results(work))
         evaluations = [Evaluation(trial, tuple(next(results) for _ in trial.examples)) for trial in trials]
         for evaluation in evaluations:
@@ -221,10 +222,8 @@ class Evaluator:
         error: str | None = None
         with (
             call_context(role="task", candidate=trial.candidate.id, example=example.id, repeat=trial.repeat),
-            run_scope(self.parameters.values()),
             applying(trial.candidate),
             counting_draws(),
-            recording_calls(),
             observing(cost),
             span("example", example.id, trial) as told,
         ):

@@ -10,7 +10,7 @@ from langgraph.types import Command, Send
 
 from optograph.agents.langgraph import compat
 from optograph.agents.langgraph.flow import GraphRun
-from optograph.agents.langgraph.views import Reads, plain, view_of
+from optograph.agents.langgraph.views import DictView, Reads, plain, view_of
 from optograph.graphs import OpInfo, Value
 from optograph.graphs.failure import error_record
 from optograph.graphs.packing import SCALARS, Packed
@@ -41,7 +41,11 @@ class NodeRun(Frame):
         self.step, self.task, self._packet = compat.task_of(config)
         self._given = given
         self._reads: Reads = {}
-        self.view = view_of(given, self._reads)
+        if type(given) is dict:  # the common case, made quick
+            self.view = DictView(given)
+            self.view._reads = self._reads
+        else:
+            self.view = view_of(given, self._reads)
 
     def done(self, output: Any) -> Any:
         """Record what the node gave, and return it."""

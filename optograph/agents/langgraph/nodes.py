@@ -42,9 +42,10 @@ class _Traced(Runnable[Any, Any]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run it."""
-        call = self._begin(input, config)
-        if call is None:
+        run, scope = running.get(), current().scope
+        if run is None or config is None or not scope.recording:
             return self._now().invoke(input, config, **kwargs)
+        call = self._record(self, run, input, config, scope)
         frame, context, hearing = enter(call), enter_node(self.path), hear_langchain()
         try:
             output = self._now().invoke(call.view, config, **kwargs)
@@ -61,9 +62,10 @@ class _Traced(Runnable[Any, Any]):
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run it from async code."""
-        call = self._begin(input, config)
-        if call is None:
+        run, scope = running.get(), current().scope
+        if run is None or config is None or not scope.recording:
             return await self._now().ainvoke(input, config, **kwargs)
+        call = self._record(self, run, input, config, scope)
         frame, context, hearing = enter(call), enter_node(self.path), hear_langchain()
         try:
             output = await self._now().ainvoke(call.view, config, **kwargs)
@@ -80,13 +82,6 @@ class _Traced(Runnable[Any, Any]):
 
     def _now(self) -> Any:
         return self._bound.now() if self._is_site else self._bound
-
-    def _begin(self, given: Any, config: RunnableConfig | None) -> NodeRun | None:
-        run = running.get()
-        if run is None or config is None:
-            return None
-        scope = current().scope
-        return self._record(self, run, given, config, scope) if scope.recording else None
 
 
 class TracedNode(_Traced):
