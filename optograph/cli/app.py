@@ -20,7 +20,9 @@ from optograph.cli import (
     reports,
     reviewing,
     running,
+    serving,
     stopping,
+    training,
     watching,
 )
 from optograph.cli.output import EXIT_ERROR, EXIT_INTERRUPTED, complain, print_json
@@ -28,7 +30,7 @@ from optograph.errors import OptographError
 
 app = typer.Typer(
     name="optograph",
-    help="Trace workflows as graphs and improve what the feedback blames: prompts, demonstrations, code and numbers.",
+    help="Trace workflows as graphs and improve what the feedback blames: prompts, code, numbers and weights.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -39,6 +41,7 @@ models_app = typer.Typer(help="List and fetch the models that run inside this pr
 
 for _panel, _name, _command in (
     ("Run", "run", running.run),
+    ("Run", "train", training.train),
     ("Run", "resume", running.resume),
     ("Run", "review", reviewing.review),
     ("Run", "stop", stopping.stop),
@@ -50,6 +53,7 @@ for _panel, _name, _command in (
     ("Prepare", "estimate", planning.estimate),
     ("Prepare", "graph", graphing.graph),
     ("Prepare", "inspect", inspecting.inspect),
+    ("Prepare", "serve", serving.serve),
 ):
     app.command(_name, rich_help_panel=_panel)(_command)
 app.add_typer(models_app, name="models", rich_help_panel="Prepare")

@@ -23,10 +23,10 @@ def graph(
     Example: [bold]optograph graph examples/reviews/job.toml[/bold]
     """
     from optograph.jobs import load_job
-    from optograph.jobs.run import _make_optimizer
+    from optograph.jobs.run import make_optimizer
     from optograph.optimizers import OptoPrime, optimization_graph
 
-    optimizer = OptoPrime() if job is None else _make_optimizer(load_job(job, override))
+    optimizer = OptoPrime() if job is None else make_optimizer(load_job(job, override))
     drawn = optimization_graph(optimizer).get_graph(xray=True).draw_mermaid()
     if as_json:
         print_json({"mermaid": drawn})

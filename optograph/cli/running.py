@@ -35,6 +35,15 @@ _DOING = {
     "accept": "testing on dev",
     "review": "to be reviewed by a person",
     "verdict": "decided",
+    "start": "making the first adapter",
+    "baseline": "testing the start on dev",
+    "extrapolate": "extrapolating",
+    "collect": "collecting rollouts",
+    "rows": "making rows",
+    "train": "training",
+    "serve": "serving the new weights",
+    "decide": "deciding",
+    "prompts": "optimizing prompts",
 }
 
 
@@ -87,7 +96,7 @@ def run(
     Example: [bold]optograph run examples/reviews/job.toml --set budget.minutes=3[/bold]
     """
     from optograph.jobs import load_job, run_job
-    from optograph.jobs.run import FREE_SECTIONS
+    from optograph.jobs.run import may_change
 
     if fork is not None and replay is not None:
         raise UserError("--fork and --replay exclude each other: a run takes its answers from another one in one way")
@@ -97,13 +106,13 @@ def run(
     loaded = load_job(job, override)
     directory = run_dir or new_directory(loaded.name or job.stem)
     names = {one.partition("=")[0].strip() for one in override or ()}
-    changed = {name for name in names if name.partition(".")[0] in FREE_SECTIONS}
+    changed = {name for name in names if may_change(name)}
 
     def start(view: JobView) -> RunResult:
         base = job.resolve().parent
         return run_job(loaded, base, directory, view, job_file=job, changed=changed, **sources)
 
-    _show(directory, loaded.name or job.stem, loaded.budget.calls, start, as_json=as_json)
+    show_run(directory, loaded.name or job.stem, loaded.budget.calls, start, as_json=as_json)
 
 
 def resume(
@@ -120,7 +129,7 @@ def resume(
     def start(view: JobView) -> RunResult:
         return resume_job(found, view, overrides=_with_review(override, review))
 
-    _show(found, found.resolve().name, None, start, as_json=as_json)
+    show_run(found, found.resolve().name, None, start, as_json=as_json)
 
 
 def _with_review(overrides: list[str] | None, review: bool | None) -> list[str]:
@@ -128,7 +137,7 @@ def _with_review(overrides: list[str] | None, review: bool | None) -> list[str]:
     return given if review is None else [*given, f"review.when={'accepted' if review else 'never'}"]
 
 
-def _show(
+def show_run(
     directory: Path, title: str, max_calls: int | None, start: Callable[[JobView], RunResult], *, as_json: bool
 ) -> None:
     """Run with the live view, then print what came out of it.

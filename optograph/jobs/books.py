@@ -74,7 +74,8 @@ class Books:
         self.journal.set_meta(FINGERPRINT, fingerprint.model_dump(mode="json"))
         if origin is not None:
             file = None if origin.file is None else str(origin.file.resolve())
-            self.journal.set_meta(JOB, {"job": dict(origin.job), "base": str(origin.base.resolve()), "file": file})
+            kept = {"job": dict(origin.job), "base": str(origin.base.resolve()), "file": file}
+            self.journal.set_meta(JOB, kept | ({"command": origin.command} if origin.command != "run" else {}))
 
     def keep_source(self, options: RunOptions) -> None:
         """Record which other run this one takes its answers from, for when it is resumed."""

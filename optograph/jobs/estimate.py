@@ -17,7 +17,7 @@ from optograph.jobs.job import Job
 from optograph.jobs.paths import path_of
 from optograph.jobs.probing import Measured, Probe, run_probe
 from optograph.jobs.rehearsal import Rehearsal, StandIn, rehearse
-from optograph.jobs.run import _make_optimizer, _set_parameters, load_task
+from optograph.jobs.run import load_task, make_optimizer, set_parameters
 from optograph.jobs.sizing import (
     BudgetLine,
     CallSize,
@@ -88,7 +88,7 @@ def estimate_job(job: Job, base: str | Path, *, probe: int = 0) -> Estimate:
         raise UserError(f"probe must be a number of examples, at least 0, not {probe!r}")
     base = path_of(base, "base")
     task = load_task(job.task, base)
-    optimizer = _make_optimizer(job)
+    optimizer = make_optimizer(job)
     plan = optimizer.plan(task)
     notes: list[str] = []
     if plan is None:
@@ -137,7 +137,7 @@ def _rehearsed(job: Job, base: Path, task: Task, notes: list[str]) -> Workload |
     target = find_target(job.workflow, base)
     lm = StandIn(job.models.task_model().name)
     workflow = build_workflow(target, job.workflow, lm, task.train)
-    _set_parameters(workflow, job.parameters)
+    set_parameters(workflow, job.parameters)
     found = rehearse(job, workflow, task, lm)
     requests = found.all_requests()
     if found.error is not None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from optograph.errors import UserError
+from optograph.jobs.training.section import PolicySection
 from optograph.serving import BudgetLimits, Price, PriceTable, RoleLimits
 from optograph.serving.limits import ROLES
 
@@ -209,6 +210,8 @@ class Job(Section):
     telemetry: TelemetrySection = TelemetrySection()
     prices: dict[str, PriceSection] = {}
     """By model string, or pattern with ``*``."""
+    policy: PolicySection | None = None
+    """How ``optograph train`` trains the weights behind the workflow."""
     parameters: dict[str, Any] = {}
     """Starting values of the workflow's parameters, by name."""
 

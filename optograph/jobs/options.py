@@ -56,12 +56,14 @@ class Origin:
         base: Folder that the job's paths are relative to.
         file: The job file.
         changed: Dotted names of settings that a resumed run may change, such as ``"budget.calls"``.
+        command: Whether the job was run, or its policy trained.
     """
 
     job: Mapping[str, Any]
     base: Path
     file: Path | None = None
     changed: frozenset[str] = frozenset()
+    command: Literal["run", "train"] = "run"
 
 
 @dataclass(frozen=True, slots=True)

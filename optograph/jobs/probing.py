@@ -17,7 +17,7 @@ from optograph.graphs import allow_unsandboxed
 from optograph.jobs.job import Job
 from optograph.jobs.pricing import settle_prices
 from optograph.jobs.rehearsal import starting_point, trainable
-from optograph.jobs.run import _key, _load_models, _set_parameters
+from optograph.jobs.run import _key, load_models, set_parameters
 from optograph.jobs.sizing import CallSize, Range
 from optograph.jobs.workflows import build_workflow, find_target, wants_model
 from optograph.optimizers import Plan
@@ -81,13 +81,13 @@ def run_probe(job: Job, base: Path, task: Task, plan: Plan | None, count: int) -
     task_model, optimizer_model = job.models.task_model(), job.models.optimizer_model()
     asks = plan is None or plan.calls[1] > 0
     wanted = [*([task_model] if wants_model(target) else []), *([optimizer_model] if asks else [])]
-    models = _load_models(wanted, preflight=True)
+    models = load_models(wanted, preflight=True)
     try:
         journal, budget = Journal.memory(), Budget(job.limits(), prices=job.price_table())
         settle_prices(budget, [("task", lm) for lm in models.values()])
         wrapped = {key: JournaledLM(lm, journal, budget) for key, lm in models.items()}
         workflow = build_workflow(target, job.workflow, wrapped.get(_key(task_model)), task.train)
-        _set_parameters(workflow, job.parameters)
+        set_parameters(workflow, job.parameters)
         options = EvaluatorOptions(job.evaluation.concurrency, job.evaluation.deadline_s)
         parameters = trainable(workflow)
         examples = tuple(example.id for example in task.train[:count])

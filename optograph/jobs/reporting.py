@@ -136,6 +136,8 @@ def _report(
     **measured: Any,
 ) -> RunReport:
     """Join what was known beforehand with what was measured."""
+    from optograph.jobs.training.reporting import training_of
+
     usage = rows_of.usage_rows(journal)
     return RunReport.model_validate(
         {
@@ -144,6 +146,7 @@ def _report(
             "candidates": rows_of.candidate_rows(journal, final),
             "usage": usage,
             "credit": credit_of(journal, search, final),
+            "training": training_of(journal, search),
             "limits": rows_of.limit_rows(setup.get("limits", ()), usage, journal.active_s),
             "facts": rows_of.fact_row(journal),
             "settings": setup.get("settings") or settings_of(journal),

@@ -35,6 +35,17 @@ from optograph.storage import Journal, content_hash
 FREE_SECTIONS = ("budget", "evaluation", "review", "telemetry")
 """Sections of a job that may change within a run."""
 
+FREE_SETTINGS = (
+    *("policy.rounds", "policy.patience", "policy.keep"),
+    *("policy.server.python", "policy.server.ready_timeout_s"),
+)
+"""Settings outside of these sections that may change as well."""
+
+
+def may_change(setting: str) -> bool:
+    """Tell whether a setting, by its dotted name, may change within a run."""
+    return setting.partition(".")[0] in FREE_SECTIONS or setting in FREE_SETTINGS
+
 
 def run_job(
     job: Job,
@@ -68,23 +79,23 @@ def run_job(
     """
     view = view or SilentView()
     base, run_dir = path_of(base, "base"), path_of(run_dir, "run_dir")
-    optimizer = _make_optimizer(job)
+    optimizer = make_optimizer(job)
     task = load_task(job.task, base)
     target = find_target(job.workflow, base)
     task_model, optimizer_model = job.models.task_model(), job.models.optimizer_model()
     file = None if job_file is None else path_of(job_file, "job_file")
     origin = Origin(job.model_dump(mode="json"), base, file, frozenset(changed))
-    options = _options(job, run_dir, origin, fork, replay)
+    options = run_options(job, run_dir, origin, fork, replay)
     with open_books(options, view) as books:
         wanted = [task_model, optimizer_model] if wants_model(target) else [optimizer_model]
-        models = _load_models(wanted, preflight=replay is None)
+        models = load_models(wanted, preflight=replay is None)
         try:
             if replay is None:
                 named = (("task", _key(task_model)), ("optimizer", _key(optimizer_model)))
                 settle_prices(books.budget, [(role, models[key]) for role, key in named if key in models])
             wrapped = {key: books.wrap(lm) for key, lm in models.items()}
             workflow = build_workflow(target, job.workflow, wrapped.get(_key(task_model)), task.train)
-            _set_parameters(workflow, job.parameters)
+            set_parameters(workflow, job.parameters)
             with allow_unsandboxed() if job.workflow.allow_unsandboxed else nullcontext():
                 session = make_session(books, workflow, task, optimizer, options, view)
                 return optimize_with(books, session, wrapped[_key(optimizer_model)])
@@ -117,11 +128,11 @@ def resume_job(run_dir: str | Path, view: View | None = None, *, overrides: Sequ
             f"{str(run_dir)!r} does not say which job it ran: give the job file, optograph run JOB --run-dir {run_dir}"
         )
     changed = {one.partition("=")[0].strip() for one in overrides}
-    other = sorted(name for name in changed if name.partition(".")[0] not in FREE_SECTIONS)
+    other = sorted(name for name in changed if not may_change(name))
     if other:
         raise UserError(
-            f"{other[0]!r} cannot change within a run (only {', '.join(FREE_SECTIONS)} can): start a new run from "
-            f"this one, optograph run JOB --fork {run_dir}"
+            f"{other[0]!r} cannot change within a run (only {', '.join((*FREE_SECTIONS, *FREE_SETTINGS))} can): "
+            f"start a new run from this one, optograph run JOB --fork {run_dir}"
         )
     base = Path(kept["base"])
     if not base.is_dir():
@@ -130,6 +141,10 @@ def resume_job(run_dir: str | Path, view: View | None = None, *, overrides: Sequ
             f"optograph run JOB --run-dir {run_dir}"
         )
     job = job_from(kept["job"], overrides, f"the job kept in {str(run_dir)!r}")
+    if kept.get("command") == "train":
+        from optograph.jobs.training.train import train_job
+
+        return train_job(job, base, run_dir, view, job_file=kept["file"], changed=changed)
     fork, replay = ((source or {}).get(name) for name in ("fork", "replay"))
     return run_job(
         job,
@@ -143,7 +158,12 @@ def resume_job(run_dir: str | Path, view: View | None = None, *, overrides: Sequ
     )
 
 
-def _make_optimizer(job: Job) -> Optimizer:
+def make_optimizer(job: Job) -> Optimizer:
+    """Make the optimizer of a job, or its stages in sequence.
+
+    Raises:
+        UserError: It is unknown, or an option is wrong.
+    """
     section = job.optimizer
     if not section.stages:
         return make_sequence([(section.name, section.options)])
@@ -152,7 +172,7 @@ def _make_optimizer(job: Job) -> Optimizer:
     return make_sequence([(one.name, one.options) for one in section.stages])
 
 
-def _load_models(wanted: list[Named], *, preflight: bool) -> dict[str, BaseLM]:
+def load_models(wanted: list[Named], *, preflight: bool) -> dict[str, BaseLM]:
     """Load each model once, and make sure that its endpoint answers before anything else is done."""
     models: dict[str, BaseLM] = {}
     try:
@@ -183,7 +203,12 @@ def _key(model: Named) -> str:
     return content_hash([model.name, model.options])
 
 
-def _set_parameters(workflow: Any, values: dict[str, Any]) -> None:
+def set_parameters(workflow: Any, values: dict[str, Any]) -> None:
+    """Give parameters of a workflow the starting values of a job.
+
+    Raises:
+        UserError: There is no such parameter, or it does not take the value.
+    """
     find = getattr(workflow, "parameters", None)
     known = {one.name: one for one in find()} if values and callable(find) else {}
     for name, value in values.items():
@@ -235,9 +260,18 @@ def _scorer(section: TaskSection, base: Path) -> Scorer:
     return scorer_by_name(section.scorer, **section.scorer_options)
 
 
-def _options(job: Job, run_dir: Path, origin: Origin, fork: str | Path | None, replay: str | Path | None) -> RunOptions:
+def run_options(
+    job: Job,
+    run_dir: Path,
+    origin: Origin,
+    fork: str | Path | None = None,
+    replay: str | Path | None = None,
+    *,
+    seed: int | None = None,
+) -> RunOptions:
+    """Return how a job's run is done; its seed is the optimizer's where none is given."""
     return RunOptions(
-        seed=job.optimizer.seed,
+        seed=job.optimizer.seed if seed is None else seed,
         evaluation=EvaluatorOptions(job.evaluation.concurrency, job.evaluation.deadline_s),
         rule=AcceptanceRule(job.acceptance.confidence),
         review=job.review.when,

@@ -122,6 +122,11 @@ class Loop:
         best = self.optimizer.incumbent
         return LoopResult(best, self._start, self._known(best), self._start_dev, self._ended or "finished")
 
+    @property
+    def steps(self) -> int:
+        """Acceptance tests so far, with those before this loop."""
+        return self._step
+
     def graph(self, checkpointer: Any = None) -> CompiledStateGraph[Any, Any, Any, Any]:
         """Return the loop as a compiled LangGraph graph, to be drawn, streamed, or run with ``{"trials": []}``.
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from optograph.report.credit import Credit
 from optograph.report.record import Row
 from optograph.report.reviewed import ReviewRow
+from optograph.report.training import TrainingView
 
 NodeKind = Literal["input", "op", "parameter", "model-call", "output"]
 RunState = Literal["running", "waiting", "stopped", "interrupted", "failed", "budget", "finished"]
@@ -323,6 +324,7 @@ class RunReport(Row):
         parameters: Parameters of the workflow.
         trace: The traced graph of one example.
         credit: What the evidence says about each node of the workflow.
+        training: The rounds of the policy's training, in a run that trains one.
         examples: Per-example results before and after.
         examples_split: The split that ``examples`` come from: ``"test"``, or ``"dev"`` while the test is sealed.
         test: Result on the sealed test.
@@ -353,6 +355,7 @@ class RunReport(Row):
     parameters: list[ParameterRow] = Field(default_factory=list)
     trace: TraceView | None = None
     credit: Credit | None = None
+    training: TrainingView | None = None
     examples: list[ExampleRow] = Field(default_factory=list)
     examples_split: Literal["test", "dev"] = "test"
     test: TestResult | None = None

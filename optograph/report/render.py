@@ -135,6 +135,7 @@ def _context(report: RunReport) -> dict[str, Any]:
         "dropped": [view for view in candidates if views.was_dropped(view)],
         "candidate_tree": diagrams.candidate_tree(report, anchors, names),
         "meters": {view.anchor: charts.meter(view.row.dev_score, low, high, view.state) for view in candidates},
+        **_training(report),
         "trace_graph": diagrams.trace_graph(report.trace, numbers) if report.trace else None,
         "trace_drawn": len(diagrams.visible_nodes(report.trace)) if report.trace else 0,
         "credit_chart": credit_chart.credit_chart(report.credit) if report.credit else None,
@@ -162,6 +163,23 @@ def _context(report: RunReport) -> dict[str, Any]:
         "gains": any(row.gain is not None for row in report.steps),
         "as_text": views.as_text,
         "running": not report.ended,
+    }
+
+
+def _training(report: RunReport) -> dict[str, Any]:
+    """Work out what the section about training names."""
+    from optograph.report import training_charts
+
+    view = report.training
+    if view is None:
+        return {}
+    start = report.steps[0].dev_score if report.steps else None
+    return {
+        "round_chart": training_charts.round_chart(view, start),
+        "curve_charts": training_charts.curve_charts(view),
+        "adapter_line": training_charts.adapter_line(view),
+        "shows_kl": any(row.kl is not None for row in view.rounds),
+        "shows_realised": any(row.realised is not None for row in view.rounds),
     }
 
 

@@ -23,6 +23,7 @@ Command = Callable[..., Any]
 
 NAMES = {
     "run",
+    "train",
     "resume",
     "status",
     "stop",
@@ -34,6 +35,7 @@ NAMES = {
     "export",
     "estimate",
     "doctor",
+    "serve",
     "models list",
     "models pull",
 }

@@ -239,7 +239,7 @@ class Silent(Optimizer):
 def test_an_optimizer_without_a_plan_is_unknown(task: Task, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Silent().plan(task) is None
     assert InSequence(stages=[OptoPrime(), Silent()]).plan(task) is None
-    monkeypatch.setattr("optograph.jobs.estimate._make_optimizer", lambda job: Silent())
+    monkeypatch.setattr("optograph.jobs.estimate.make_optimizer", lambda job: Silent())
     found = estimate(job, "budget.calls=1000", "budget.tokens=3")
     assert found.total.calls == Range(low=18, high=None)
     assert [line.verdict for line in found.budget] == ["unknown", "too small"]

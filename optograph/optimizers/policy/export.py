@@ -56,9 +56,12 @@ def write_parquet(rows: Sequence[TrainingRow], path: str | Path) -> None:
     Raises:
         UserError: There are no rows, or the file cannot be written.
     """
+    import pyarrow.parquet
+
+    table = to_dataset(rows).with_format("arrow")[:]  # datasets' own way to write it shows a progress bar
     try:
         with Path(path).open("wb") as file:
-            to_dataset(rows).to_parquet(file)
+            pyarrow.parquet.write_table(table, file)
     except OSError as error:
         raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from error
 

@@ -1,0 +1,108 @@
+"""Rows of a round: made from the journal in an order of their own, and kept as a file whose content is checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from optograph.errors import StorageError, UserError
+from optograph.jobs.training.records import Collected, Made
+from optograph.jobs.training.section import PolicySection
+from optograph.optimizers.policy import (
+    Credit,
+    TracedCredit,
+    TrainingRow,
+    broadcast,
+    by_graph,
+    per_node,
+    preference_rows,
+    read_rows,
+    training_rows,
+    write_parquet,
+)
+from optograph.storage import Journal, content_hash
+
+FOLDER = "rows"
+"""Name of the folder in the run directory."""
+
+_CREDIT: Mapping[str, Credit | TracedCredit] = {"broadcast": broadcast, "per_node": per_node, "graph": by_graph}
+
+
+def rows_of(
+    journal: Journal, section: PolicySection, rounds: Sequence[Collected], examples: Sequence[str]
+) -> tuple[list[TrainingRow], int]:
+    """Return the rows of some rounds' rollouts, and how many rollouts were left out.
+
+    Args:
+        journal: The run.
+        section: Credit, nodes and adapters.
+        rounds: What was collected.
+        examples: Ids of the train examples; rows are in this order, whatever order the rollouts ended in.
+    """
+    found = training_rows(
+        journal,
+        split="train",
+        credit=_CREDIT[section.credit],
+        candidates={one.candidate for one in rounds},
+        repeats={repeat for one in rounds for repeat in range(one.first, one.first + one.samples)},
+        nodes=None if section.nodes is None else set(section.nodes),
+        adapters=section.adapters,
+    )
+    order = {name: place for place, name in enumerate(examples)}
+    rows = sorted(found.rows, key=lambda row: (order[row.example], _repeat(row), row.call))
+    return rows, found.unscored + found.incomplete + found.without_calls
+
+
+def _repeat(row: TrainingRow) -> int:
+    return int(row.rollout.rpartition("/")[2])
+
+
+def content_of(rows: Sequence[TrainingRow]) -> str:
+    """Return a hash of the rows' content."""
+    return content_hash([row.model_dump(mode="json") for row in rows])
+
+
+def keep_rows(run_dir: Path, number: int, rows: Sequence[TrainingRow], left_out: int) -> Made | None:
+    """Write the rows of a round, whole or not at all; None where there is no row.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    if not rows:
+        return None
+    path = run_dir / FOLDER / f"round-{number:03d}.parquet"
+    draft = path.with_name(f".{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_parquet(rows, draft)
+        with draft.open("rb") as handle:
+            os.fsync(handle.fileno())
+        draft.replace(path)
+    except (OSError, UserError) as error:
+        raise StorageError(f"cannot write the rows {str(path)!r}: {error}") from error
+    return Made(
+        file=str(path.relative_to(run_dir)),
+        content=content_of(rows),
+        rows=len(rows),
+        pairs=len(preference_rows(rows)),
+        rollouts=len({row.rollout for row in rows}),
+        left_out=left_out,
+    )
+
+
+def read_kept(run_dir: Path, made: Made) -> list[TrainingRow] | None:
+    """Return the rows of a file, or None where it is gone or holds other rows than were made."""
+    try:
+        rows = read_rows(run_dir / made.file)
+    except UserError:
+        return None
+    return rows if content_of(rows) == made.content else None
+
+
+def by_adapter(rows: Sequence[TrainingRow]) -> Mapping[str, list[TrainingRow]]:
+    """Return the rows of each adapter."""
+    found: dict[str, list[TrainingRow]] = {}
+    for row in rows:
+        found.setdefault(row.adapter, []).append(row)
+    return found

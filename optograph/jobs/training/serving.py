@@ -1,0 +1,101 @@
+"""The served policy: a server that is started when it is first needed, and adapters that are checked when they load."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+
+from optograph.errors import ServingError
+from optograph.jobs.training.parts import PolicyServer
+from optograph.jobs.training.records import BASE
+from optograph.jobs.training.store import AdapterStore
+from optograph.serving import LM, run_sync
+from optograph.serving.vllm.adapters import Probe, ServedAdapterError, served_name
+
+
+class Serving:
+    """Serves adapters of a run by their hashes; from any thread.
+
+    Args:
+        make: Makes the server.
+        store: Where the adapters are.
+        probe_of: Gives the probe of an adapter, or None where there is none.
+        tolerance: Largest difference in nats.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], PolicyServer],
+        store: AdapterStore,
+        probe_of: Callable[[str], Probe | None],
+        tolerance: float,
+    ) -> None:
+        self._make = make
+        self._store = store
+        self._probe_of = probe_of
+        self._tolerance = tolerance
+        self._lock = threading.Lock()
+        self._server: PolicyServer | None = None
+        self._models: dict[str, LM] = {}
+        self._differences: dict[str, float] = {}
+
+    def ready(self, hash_: str) -> LM | None:
+        """Return the model of an adapter that is loaded and checked already."""
+        return self._models.get(hash_)
+
+    def model(self, hash_: str) -> LM:
+        """Return the model of an adapter (`BASE`: of the base); server and adapter are started if need be.
+
+        Raises:
+            ServedAdapterError: What is served is not the adapter.
+            ServingError: The server does not start, or refuses the adapter.
+            StorageError: The adapter is gone or damaged.
+        """
+        with self._lock:
+            known = self._models.get(hash_)
+            if known is not None:
+                return known
+            if self._server is None:
+                server = self._make()
+                server.start()
+                self._server = server
+            name = None if hash_ == BASE else self._load(self._server, hash_)
+            model = self._models[hash_] = self._server.lm(name)
+            return model
+
+    def difference(self, hash_: str) -> float | None:
+        """Return how far the probe of a loaded adapter was off, in nats; None where there was none."""
+        return self._differences.get(hash_)
+
+    def _load(self, server: PolicyServer, hash_: str) -> str:
+        name = server.load_adapter(self._store.folder(hash_))
+        if name != served_name(hash_):
+            raise ServedAdapterError(f"the server serves {name!r} where {served_name(hash_)!r} was loaded")
+        probe = self._probe_of(hash_)
+        if probe is not None:
+            try:
+                self._differences[hash_] = server.check_adapter(name, probe, tolerance=self._tolerance)
+            except ServingError:
+                server.unload_adapter(name)
+                raise
+        return name
+
+    def only(self, keep: Collection[str]) -> None:
+        """Unload all adapters but these."""
+        with self._lock:
+            for hash_ in [one for one in self._models if one != BASE and one not in keep]:
+                run_sync(self._models.pop(hash_).aclose())
+                if self._server is not None:
+                    self._server.unload_adapter(served_name(hash_))
+
+    def stop(self) -> None:
+        """End the server, if it runs; the next question starts it again."""
+        with self._lock:
+            server, self._server = self._server, None
+            models, self._models = list(self._models.values()), {}
+            try:
+                for model in models:
+                    run_sync(model.aclose())
+            finally:
+                if server is not None:
+                    server.close()

@@ -1,0 +1,212 @@
+"""Training the policy of a job: from the job file to the best weights and prompts, tested once on the sealed split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from optograph.errors import UserError
+from optograph.evals import Evaluator
+from optograph.graphs import Parameter, allow_unsandboxed
+from optograph.jobs import run as running
+from optograph.jobs.books import Books, open_books
+from optograph.jobs.job import Job
+from optograph.jobs.optimize import Session, chosen_parameters, optimize_with
+from optograph.jobs.options import Origin, RunResult, SilentView, View
+from optograph.jobs.paths import path_of
+from optograph.jobs.pricing import settle_prices
+from optograph.jobs.training.loop import TrainLoop
+from optograph.jobs.training.parameters import PREFIX, adapter_parameters
+from optograph.jobs.training.parts import Parts
+from optograph.jobs.training.policy_lm import AdapterLM, PolicyLM
+from optograph.jobs.training.records import STATE, TrainState
+from optograph.jobs.training.section import PolicySection
+from optograph.jobs.training.serving import Serving
+from optograph.jobs.training.store import AdapterStore
+from optograph.jobs.workflows import build_workflow, find_target, wants_model
+from optograph.optimizers import LoopResult, Optimizer
+from optograph.serving import LM, run_sync
+from optograph.serving.cache import sha256_of
+from optograph.serving.vllm.adapters import Probe, adapter_hash
+from optograph.storage import Journal
+
+MakeParts = Callable[[Job, Path, Path], Parts]
+"""Makes the parts of a training from the job, its folder and the run directory."""
+
+
+def train_job(
+    job: Job,
+    base: str | Path,
+    run_dir: str | Path,
+    view: View | None = None,
+    *,
+    job_file: str | Path | None = None,
+    changed: Iterable[str] = (),
+    make_parts: MakeParts | None = None,
+) -> RunResult:
+    """Train the policy of a job, or go on with it where the run directory holds it already.
+
+    Args:
+        job: The job, with a ``[policy]`` table.
+        base: Folder of the job file; its paths are relative to it.
+        run_dir: Directory of the run.
+        view: Told of progress.
+        job_file: The job file, for the record.
+        changed: Dotted names of settings that may differ from those that the run was started with.
+        make_parts: Makes trainer and server; by default TRL and vLLM.
+
+    Raises:
+        UserError: The job names something that is not there, or the directory holds a run with other inputs.
+        ServingError: The server does not start, or serves something else than was trained.
+        BudgetExceeded: The budget does not cover the final test.
+        RunStopped: The run was asked to end before it was finished.
+        StorageError: The run directory cannot be used.
+    """
+    section = job.policy
+    if section is None:
+        raise UserError("the job has no [policy] table, which says how to train: see docs/train-loop.md")
+    view = view or SilentView()
+    base, run_dir = path_of(base, "base"), path_of(run_dir, "run_dir")
+    task = running.load_task(job.task, base)
+    target = find_target(job.workflow, base)
+    if not wants_model(target):
+        raise UserError(
+            f"{job.workflow.target!r} takes no model, so there is no policy to train: let it take lm (or model, for "
+            "LangChain)"
+        )
+    file = None if job_file is None else path_of(job_file, "job_file")
+    origin = Origin(job.model_dump(mode="json"), base, file, frozenset(changed), "train")
+    options = running.run_options(job, run_dir, origin, seed=section.seed % 2**31)
+    if make_parts is None:
+        from optograph.jobs.training.defaults import default_parts
+
+        make_parts = default_parts
+    parts = make_parts(job, base, run_dir)
+    with open_books(options, view) as books:
+        parameters = adapter_parameters(section.adapter_names)
+        store = AdapterStore(run_dir)
+        serving = Serving(parts.make_server, store, _probes(books.journal), section.server.allowed_difference)
+        models: list[LM] = []
+        try:
+            lm = _policy_lm(job, section, parts, serving, parameters, books)
+            optimizer_lm = _optimizer_model(job, books, lm, models) if section.alternate else None
+            if optimizer_lm is not None:
+                settle_prices(books.budget, [("optimizer", optimizer_lm)])
+            workflow = build_workflow(target, job.workflow, lm, task.train)
+            running.set_parameters(workflow, job.parameters)
+            every = _workflow_parameters(workflow) | {one.name: one for one in parameters.values()}
+            session = Session(workflow, task, None, options, books, every, view, method=section.method)
+            session.models["task"] = lm
+            session.pinned = dict(parts.trainer.pinned) | _pinned_start(section, base)
+            search = _search(job, section, parts, serving, store, lm, base)
+            with allow_unsandboxed() if job.workflow.allow_unsandboxed else nullcontext():
+                result = optimize_with(books, session, optimizer_lm, search)
+            _merge(section, parts, store, result, run_dir)
+            return result
+        finally:
+            serving.stop()
+            for model in models:
+                run_sync(model.aclose())
+
+
+def _search(
+    job: Job, section: PolicySection, parts: Parts, serving: Serving, store: AdapterStore, lm: PolicyLM, base: Path
+) -> Callable[[Session, Evaluator], LoopResult]:
+    start = section.start
+
+    def make_optimizer() -> Optimizer:
+        return running.make_optimizer(job)
+
+    if section.alternate:
+        make_optimizer()  # a mistake in the table shows before anything is paid
+
+    def search(session: Session, evaluator: Evaluator) -> LoopResult:
+        loop = TrainLoop(
+            session,
+            section,
+            evaluator,
+            lm,
+            serving,
+            store,
+            parts.trainer,
+            start_folder=base / start.adapter if start is not None and start.adapter is not None else None,
+            start_rows=base / start.rows if start is not None and start.rows is not None else None,
+            embedded=parts.embedded if section.first == "embedded" else None,
+            make_optimizer=make_optimizer if section.alternate else None,
+        )
+        return loop.run()
+
+    return search
+
+
+def _policy_lm(
+    job: Job,
+    section: PolicySection,
+    parts: Parts,
+    serving: Serving,
+    parameters: dict[str, Parameter],
+    books: Books,
+) -> PolicyLM:
+    weights = "+".join(parts.trainer.pinned.values())
+    name = job.models.task_model().name
+    inner = AdapterLM(name, parts.capabilities, serving, parameters, section.adapter_of, weights)
+    return PolicyLM(inner, books.journal, books.budget, books.stop, seed=section.seed % 2**31)
+
+
+def _optimizer_model(job: Job, books: Books, lm: PolicyLM, models: list[LM]) -> LM:
+    """Return what proposes prompts: the job's optimizer model, or the base model behind the policy."""
+    if job.models.optimizer is None:
+        return lm
+    made = running.load_models([job.models.optimizer_model()], preflight=True)
+    models.extend(made.values())
+    (model,) = made.values()
+    return books.wrap(model)
+
+
+def _workflow_parameters(workflow: Any) -> dict[str, Parameter]:
+    """Return the trainable parameters of a workflow; there may be none, where only weights are trained."""
+    find = getattr(workflow, "parameters", None)
+    if not callable(find) or not any(one.trainable for one in find()):
+        return {}
+    found = chosen_parameters(workflow, None)
+    taken = sorted(name for name in found if name.startswith(PREFIX))
+    if taken:
+        raise UserError(f"parameter {taken[0]!r} has a name that is kept for adapters: rename it")
+    return found
+
+
+def _pinned_start(section: PolicySection, base: Path) -> dict[str, str]:
+    """Return what the first adapter is made from, so that a resumed run finds the same."""
+    start = section.start
+    if start is None:
+        return {}
+    if start.adapter is not None:
+        return {"policy.start adapter": adapter_hash(base / start.adapter)}
+    path = base / str(start.rows)
+    if not path.is_file():
+        raise UserError(f"policy.start.rows: there is no file {str(path)!r} (paths are relative to the job file)")
+    return {"policy.start rows": sha256_of(path)}
+
+
+def _probes(journal: Journal) -> Callable[[str], Probe | None]:
+    """Return what gives the probe of an adapter from the journal."""
+
+    def find(hash_: str) -> Probe | None:
+        saved = journal.load_state(STATE)
+        record = None if saved is None else TrainState.model_validate(saved).adapters.get(hash_)
+        return None if record is None or record.probe is None else Probe.from_json(journal.get(record.probe))
+
+    return find
+
+
+def _merge(section: PolicySection, parts: Parts, store: AdapterStore, result: RunResult, run_dir: Path) -> None:
+    """Merge the best adapters into models of their own, where the job wants that."""
+    if not section.merge:
+        return
+    for name in section.adapter_names:
+        hash_ = str(result.best.values[f"{PREFIX}{name}"])
+        out = run_dir / "merged" / name
+        if hash_ and not out.exists():
+            parts.trainer.merge(store.folder(hash_), out)
