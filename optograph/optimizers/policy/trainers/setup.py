@@ -1,0 +1,172 @@
+"""Which trainer a method has, and what it needs before it can begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optograph.errors import UserError
+from optograph.optimizers.policy.config import PolicyConfig
+from optograph.optimizers.policy.models import CRITIC, POLICY, add_frozen, lora_config, save_adapter
+from optograph.optimizers.policy.oreo import OREOOptions
+from optograph.optimizers.policy.references import Scored, score_rows
+from optograph.optimizers.policy.rows import PreferenceRow, TrainingRow, preference_rows
+from optograph.optimizers.policy.scoring import check_head
+from optograph.optimizers.policy.steps import step_starts
+from optograph.optimizers.policy.trainers.common import Trainer, arguments, own_arguments, steps_of
+
+_SCORED_AT_ONCE = 32
+_HIDDEN_LIMIT = 2**30
+"""Bytes of hidden states that are kept only to look at the KL divergence."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A trainer that is ready.
+
+    Attributes:
+        trainer: To train and to watch.
+        save: Writes what was trained to a folder.
+    """
+
+    trainer: Trainer
+    save: Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class _Setting:
+    model: Any
+    tokenizer: Any
+    rows: Sequence[TrainingRow]
+    config: PolicyConfig
+    start: Path | None
+    scratch: Path
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def part(self) -> int:
+        """Rows, or pairs, that are worked through at once."""
+        return self.config.batch_size // self.config.accumulation
+
+    def common(self, items: int) -> dict[str, Any]:
+        """Return arguments of TRL's trainers for so many rows or pairs."""
+        steps = steps_of(-(-items // self.part), self.config)
+        return arguments(self.config, self.scratch, self.device, self.dtype, steps)
+
+    def reference(self, rows: Sequence[TrainingRow], *, hidden: bool = False) -> list[Scored]:
+        """Score rows under the reference: its own adapter, or what the policy is before training (the base if new)."""
+        adapter = "reference" if "reference" in self.model.peft_config else POLICY
+        return score_rows(self.model, rows, adapter, batch_size=_SCORED_AT_ONCE, hidden=hidden)
+
+
+def prepare(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[TrainingRow],
+    config: PolicyConfig,
+    start: Path | None,
+    scratch: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Session:
+    """Make a method's trainer, on a base with the policy's adapter and those of references."""
+    setting = _Setting(model, tokenizer, rows, config, start, scratch, device, dtype)
+    return _MAKERS[config.method](setting)
+
+
+def _oreo(setting: _Setting) -> Session:
+    from optograph.optimizers.policy.trainers.oreo import OREOData, OREOTrainer, PolicyCritic
+
+    model, config, rows = setting.model, setting.config, setting.rows
+    if config.level == "response" and len({row.rollout for row in rows}) < len(rows):
+        raise UserError("level='response' is for runs of one call, and some have several: use 'token' or 'step'")
+    check_head(model, torch.tensor([rows[0].input_ids[:8]], device=setting.device))
+    settings = model.get_base_model().config.get_text_config()
+    size = 4 * settings.hidden_size * sum(row.actions for row in rows)
+    references = setting.reference(rows, hidden=config.kl_weight > 0 or size < _HIDDEN_LIMIT)
+    critic = None if setting.start is None else setting.start / "critic"
+    if critic is not None and critic.is_dir():
+        add_frozen(model, CRITIC, critic)
+    else:
+        critic = None
+        model.add_adapter(CRITIC, lora_config(config))
+    both = PolicyCritic(model)
+    if critic is not None:
+        both.load_head(critic)
+    starts = None
+    if config.level == "step":
+        starts = [
+            step_starts(row.input_ids, row.action_mask, lambda one: str(setting.tokenizer.decode([one])))
+            for row in rows
+        ]
+    data = OREOData(rows, references, size=setting.part, seed=config.seed, kl_counts=config.kl_weight > 0, steps=starts)
+    trainer = OREOTrainer(
+        both,
+        own_arguments(config, setting.scratch, setting.device, setting.dtype, steps_of(len(data), config)),
+        data,
+        OREOOptions(beta=config.beta_or_default, kl_weight=config.kl_weight, level=config.level),
+        critic_learning_rate=config.critic_learning_rate,
+        checkpointing=config.gradient_checkpointing,
+    )
+
+    def save(folder: Path) -> None:
+        save_adapter(model, POLICY, folder)
+        both.save_critic(folder / "critic")
+
+    return Session(trainer, save)
+
+
+def _pairs(setting: _Setting) -> list[PreferenceRow]:
+    pairs = preference_rows(setting.rows)
+    if not pairs:
+        raise UserError(
+            f"{len(setting.rows)} rows make no pair: no two answers to the same prompt by the same policy differ in "
+            "what they earned. Collect several answers to each prompt"
+        )
+    return pairs
+
+
+def _dpo(setting: _Setting) -> Session:
+    from optograph.optimizers.policy.trainers.preference import (
+        MomentumDPOTrainer,
+        dpo_arguments,
+        paired_dataset,
+        totals,
+    )
+
+    model, config = setting.model, setting.config
+    pairs = _pairs(setting)
+    answers = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    current = totals([one.total for one in setting.reference(answers)])
+    previous = current
+    if "previous" in model.peft_config:
+        previous = totals([one.total for one in score_rows(model, answers, "previous", batch_size=_SCORED_AT_ONCE)])
+    alpha = config.alpha if config.method == "momentum_dpo" else 0.0
+    halves = [one.reshape(2, len(pairs)) for one in (current, previous)]
+    data = paired_dataset(pairs, (halves[0][0], halves[0][1]), (halves[1][0], halves[1][1]), alpha)
+    common = setting.common(len(pairs))
+    trainer = MomentumDPOTrainer(
+        model, dpo_arguments(common, batch_size=setting.part, beta=config.beta_or_default), data, setting.tokenizer
+    )
+    return Session(trainer, lambda folder: save_adapter(model, POLICY, folder))
+
+
+def _sft(setting: _Setting) -> Session:
+    from optograph.optimizers.policy.trainers.supervised import sft_trainer
+
+    common = setting.common(len(setting.rows))
+    trainer = sft_trainer(setting.model, setting.rows, setting.config, common, setting.tokenizer)
+    return Session(trainer, lambda folder: save_adapter(setting.model, POLICY, folder))
+
+
+_MAKERS: dict[str, Callable[[_Setting], Session]] = {
+    "oreo": _oreo,
+    "momentum_dpo": _dpo,
+    "dpo": _dpo,
+    "sft": _sft,
+}
