@@ -22,7 +22,9 @@ from optograph.jobs.training import phases, rowset
 from optograph.jobs.training import reporting as training_reporting
 from optograph.jobs.training.loop import TrainLoop
 from optograph.jobs.training.train import train_job
+from optograph.optimizers.policy.base import base_model
 from optograph.storage import failpoints
+from tests.jobs.training.tiny import Tiny
 from tests.jobs.training.toys import Toy
 
 LOADED = (langgraph.checkpoint.sqlite, langgraph.graph, pyarrow.parquet, reporting, training_reporting)
@@ -37,7 +39,7 @@ def die() -> None:
 class Killer:
     """Kills this process in a phase of a round: at its begin, during it, within its last write, or right after that."""
 
-    def __init__(self, toy: Toy, number: int, phase: str, when: str) -> None:
+    def __init__(self, toy: Toy | Tiny, number: int, phase: str, when: str) -> None:
         self.number, self.phase, self.when = number, phase, when
         self.now: tuple[int, str] = (0, "")
         toy.server.during = self._asked
@@ -80,7 +82,7 @@ class Killer:
 
 def live(how: dict[str, Any]) -> int:
     """Live one life; returns the exit status."""
-    toy = Toy(lambda number: 0.4)
+    toy = Tiny(base_model(how["base"])) if how.get("base") else Toy(lambda number: 0.4)
     if how.get("kill"):
         Killer(toy, *how["kill"])
     job = Path(how["job"])

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from optograph.jobs.training.records import STATE
+from optograph.jobs.training.records import STATE, TrainState
 from optograph.storage import Journal
+from tests.jobs.training.tiny import write_tiny_job
 from tests.jobs.training.toys import PROMPTED, write_job
+from tests.optimizers.policy.tiny import make_base
 
 KILLED, FINISHED = -signal.SIGKILL, 4
 WHENS = ("begin", "during", "commit", "written")
@@ -99,3 +101,29 @@ def test_prompts_between_rounds_survive_kills(life: Life, tmp_path: Path) -> Non
 def adapters(run: Path) -> dict[str, bytes]:
     """Return the weights of the adapters in a run's folder."""
     return {one.name: (one / "adapter_model.safetensors").read_bytes() for one in (run / "adapters").iterdir()}
+
+
+@pytest.mark.parametrize("method", ["oreo", "momentum_dpo"])
+def test_real_training_killed_in_every_phase_comes_to_the_same_weights(
+    life: Life, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, method: str
+) -> None:
+    base = make_base(tmp_path_factory.mktemp("base"))
+    job = write_tiny_job(tmp_path / "job", base.folder)
+    common = {"job": str(job), "base": str(base.folder), "set": [f"policy.method={method}", 'policy.keep="all"']}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert life(**common, directory=str(whole), asked=str(tmp_path / "asked.whole")) == FINISHED
+    phases = ("collect", "rows", "train", "serve", "evaluate")
+    kills = [*((1, phase, "during") for phase in phases), (1, "decide", "commit")]
+    kills += [(2, "extrapolate", "commit"), (2, "train", "commit")] if method == "momentum_dpo" else []
+    for kill in kills:
+        asked = str(tmp_path / "asked.killed")
+        assert life(**common, directory=str(killed), asked=asked, kill=kill) == KILLED, kill
+    assert life(**common, directory=str(killed), asked=str(tmp_path / "asked.killed")) == FINISHED
+    assert (killed / "result.json").read_bytes() == (whole / "result.json").read_bytes()
+    assert adapters(killed) == adapters(whole)
+    assert len(adapters(whole)) == (4 if method == "momentum_dpo" else 2)
+    with Journal.read(whole) as journal:
+        state = TrainState.model_validate(journal.load_state(STATE))
+    assert all(0 <= one.differences["policy"] < 1e-4 for one in state.rounds)
+    rewards = [one.collected.reward or 0 for one in state.rounds if one.collected]
+    assert rewards[1] > rewards[0]
