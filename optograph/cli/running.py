@@ -173,10 +173,15 @@ def _print_result(directory: Path) -> None:
     from rich.text import Text
 
     from optograph.jobs.reporting import load_report
+    from optograph.jobs.training.store import adapter_folder
     from optograph.report import print_summary
 
     out = console()
-    print_summary(load_report(directory), out)
+    report = load_report(directory)
+    print_summary(report, out)
+    for one in report.training.adapters if report.training is not None else ():
+        if one.final:
+            out.print(Text(f"Adapter {one.name}: {adapter_folder(directory, one.hash)}"), soft_wrap=True)
     out.print(Text(f"\nReport: {directory / 'report.html'}"), soft_wrap=True)
 
 

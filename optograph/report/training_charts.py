@@ -136,7 +136,7 @@ def adapter_line(view: TrainingView) -> Markup | None:
         return None
     known = {row.hash for row in view.adapters}
     base = "" in {parent for row in view.adapters for parent in row.parents}
-    sizes = [Size(row.hash, 176, 46) for row in view.adapters] + ([Size("base", 110, 34)] if base else [])
+    sizes = [Size(row.hash, 214, 46) for row in view.adapters] + ([Size("base", 110, 34)] if base else [])
     edges = [
         (parent or "base", row.hash) for row in view.adapters for parent in row.parents if parent in known or not parent
     ]
@@ -164,7 +164,13 @@ def adapter_line(view: TrainingView) -> Markup | None:
                 tag("rect", x=box.x, y=box.y, width=box.width, height=box.height, rx=9, class_="box"),
                 tag("text", clip(row.name, 10), x=box.x + 12, y=box.y + 18, class_="name"),
                 tag("text", row.hash[:8], x=box.x + box.width - 12, y=box.y + 18, class_="value", text_anchor="end"),
-                tag("text", clip(f"{made}: {row.outcome}", 28), x=box.x + 12, y=box.y + 35, class_="origin"),
+                tag(
+                    "text",
+                    clip(f"{made}: {row.outcome}" if row.outcome else made, 34),
+                    x=box.x + 12,
+                    y=box.y + 35,
+                    class_="origin",
+                ),
                 class_=f"candidate {state}",
             )
         )

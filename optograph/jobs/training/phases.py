@@ -82,7 +82,7 @@ def extrapolate(loop: TrainLoop) -> None:
         links[name] = link.model_copy(update={"sampling": hash_})
         if moved.share is not None:
             realised[name] = moved.share
-        adapters[hash_] = AdapterRecord(
+        record = AdapterRecord(
             name=name,
             made="extrapolated",
             round=loop.state.round.number,
@@ -90,6 +90,7 @@ def extrapolate(loop: TrainLoop) -> None:
             probe=_put(batch, moved.probe),
             outcome="sampled",
         )
+        adapters.setdefault(hash_, record)
     state = loop.state.with_round(links=links, realised=realised)
     loop.save(state.but(links=links, adapters=adapters, phase="collect"), batch, outcome=realised)
 
@@ -115,7 +116,7 @@ def collect(loop: TrainLoop) -> None:
     traced = loop.section.credit == "graph"
     trials = [Trial(candidate, "train", examples, number, traced) for number in range(first, first + samples)]
     policy = loop.lm.policy
-    if loop.embedded is not None and number == 1 and not any(link.sampling for link in loop.state.links.values()):
+    if loop.embedded is not None and _is_untrained(loop):
         policy.embedded = loop.embedded()
     loop.lm.sampling = Sampling(loop.section.temperature)
     try:
@@ -136,6 +137,12 @@ def collect(loop: TrainLoop) -> None:
     )
     state = loop.state.with_round(collected=collected).but(phase="rows")
     loop.save(state, outcome=collected.model_dump(mode="json"))
+
+
+def _is_untrained(loop: TrainLoop) -> bool:
+    """Whether rollouts are drawn from the base model, or from adapters that do nothing yet."""
+    sampled = [link.sampling for link in loop.state.links.values()]
+    return all(one == BASE or loop.state.adapters[one].made == "fresh" for one in sampled)
 
 
 def rows(loop: TrainLoop) -> None:
@@ -179,7 +186,8 @@ def train(loop: TrainLoop) -> None:
         trained[name] = _training(hash_, made, link, len(own), batch)
         parents = (link.current,) if link.previous is None else (link.current, link.previous)
         number, probe = loop.state.round.number, _put(batch, made.probe)
-        adapters[hash_] = AdapterRecord(name=name, made="trained", round=number, parents=parents, probe=probe)
+        record = AdapterRecord(name=name, made="trained", round=number, parents=parents, probe=probe)
+        adapters.setdefault(hash_, record)  # a training that changed nothing gives the adapter that it began from
     state = loop.state.with_round(trained=trained).but(adapters=adapters, phase="serve")
     loop.save(state, batch, outcome={name: one.adapter for name, one in trained.items()})
 
@@ -258,7 +266,8 @@ def decide(loop: TrainLoop) -> None:
     adapters = dict(loop.state.adapters)
     for hash_ in trained.values():
         outcome: Outcome = "accepted" if accepted else "rolled back" if back else "rejected"
-        adapters[hash_] = adapters[hash_].model_copy(update={"outcome": outcome})
+        if not adapters[hash_].outcome:
+            adapters[hash_] = adapters[hash_].model_copy(update={"outcome": outcome})
     settled = Settled(
         kind=verdict.kind,
         reason=verdict.reason,

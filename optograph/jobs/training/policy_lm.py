@@ -57,13 +57,13 @@ class AdapterLM(BaseLM):
         self.adapter_of = adapter_of
         self.weights = weights
         self.embedded: LM | None = None
-        """Answers for the base model in the place of the server, while it is set."""
+        """Answers in the place of the server, while it is set: before anything is trained."""
 
     async def identity(self) -> ModelIdentity:
         """Name the weights that would answer here and now; the server need not run."""
-        hash_ = self._adapter()
-        if hash_ == BASE and self.embedded is not None:
+        if self.embedded is not None:
             return await self.embedded.identity()
+        hash_ = self._adapter()
         name = "base" if hash_ == BASE else served_name(hash_)
         return ModelIdentity("policy", name, f"{self.weights}+{hash_}" if hash_ else self.weights)
 
@@ -71,10 +71,9 @@ class AdapterLM(BaseLM):
         return await self._complete(request)
 
     async def _complete(self, request: Request) -> Completion:
+        if self.embedded is not None:
+            return await self.embedded.complete(request)
         hash_ = self._adapter()
-        embedded = self.embedded
-        if hash_ == BASE and embedded is not None:
-            return await embedded.complete(request)
         model = self.serving.ready(hash_)
         if model is None:
             model = await asyncio.to_thread(self.serving.model, hash_)

@@ -15,6 +15,11 @@ FOLDER = "adapters"
 _DIGITS = 16
 
 
+def adapter_folder(run_dir: Path, hash_: str) -> Path:
+    """Return the folder of an adapter of a run, there or not."""
+    return run_dir / FOLDER / hash_[:_DIGITS]
+
+
 class AdapterStore:
     """Keeps adapters by their content.
 
@@ -27,7 +32,7 @@ class AdapterStore:
 
     def path(self, hash_: str) -> Path:
         """Return the folder of an adapter, there or not."""
-        return self.root / hash_[:_DIGITS]
+        return adapter_folder(self.root.parent, hash_)
 
     def folder(self, hash_: str) -> Path:
         """Return the folder of an adapter, checked to hold just that one.

@@ -150,7 +150,8 @@ def _policy_lm(
     books: Books,
 ) -> PolicyLM:
     weights = "+".join(parts.trainer.pinned.values())
-    name = job.models.task_model().name
+    model = section.base or job.models.task_model().name
+    name = model if model.startswith("local/") else f"local/{Path(model).name}"  # as such it costs nothing
     inner = AdapterLM(name, parts.capabilities, serving, parameters, section.adapter_of, weights)
     return PolicyLM(inner, books.journal, books.budget, books.stop, seed=section.seed % 2**31)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from optograph.errors import ServingError, UserError
 from optograph.jobs import RunResult, load_job
 from optograph.jobs.training.records import STATE, TrainState
 from optograph.jobs.training.train import train_job
+from optograph.serving import Request, ScriptedLM
 from optograph.storage import Journal
 from tests.jobs.training.toys import Toy, skill_of, write_adapter, write_job
 
@@ -280,6 +282,23 @@ def test_a_server_may_be_stopped_while_training(train: Run) -> None:
     assert [one for one in toy.log if one in ("start", "close")] == ["start", "close", "start", "close"]
 
 
+@pytest.mark.parametrize("method", ["oreo", "momentum_dpo"])
+def test_the_embedded_engine_may_answer_what_comes_before_training(train: Run, tmp_path: Path, method: str) -> None:
+    toy = Toy()
+
+    def reply(request: Request) -> str:
+        number = str(request.prompt).split()[1].rstrip("?")
+        return f"yes {number}" if (request.seed or 0) % 2 else "no"
+
+    toy.embedded = lambda: ScriptedLM(reply, name="embedded")
+    train(toy, 'policy.first="embedded"', f"policy.method={method}", 'policy.credit="graph"')
+    with Journal.read(tmp_path / "run") as journal:
+        names = [call.identity["served_name"] for call in journal.calls() if 0 < call.context["repeat"] <= 3]
+        later = [call.identity["served_name"] for call in journal.calls() if call.context["repeat"] > 3]
+    assert set(names) == {"embedded"}
+    assert "embedded" not in later
+
+
 def test_a_budget_ends_training_and_more_of_it_goes_on(train: Run, tmp_path: Path) -> None:
     whole = train(Toy(), directory=tmp_path / "whole")
     toy = Toy()
@@ -342,3 +361,15 @@ def test_no_policy_table_is_said_plainly(job: Path, tmp_path: Path) -> None:
 def test_wrong_settings_are_named(job: Path, override: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         load_job(job, override.split("\x00"))
+
+
+def test_the_job_of_the_manual_is_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs/train-loop.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    file = tmp_path / "job.toml"
+    file.write_text(block, encoding="utf-8")
+    policy = load_job(file).policy
+    assert policy is not None
+    assert policy.training(3).seed == 3
+    assert (policy.first_training().method, policy.first_training().learning_rate) == ("sft", 5e-4)
+    assert policy.first_training().rank == 16

@@ -40,6 +40,8 @@ critic_learning_rate = 0.02
 batch_size = 8
 beta = 0.05
 threads = 1
+warmup = 0
+epochs = 3
 
 [evaluation]
 concurrency = 4

@@ -283,7 +283,8 @@ class Toy:
         self.log: list[str] = []
         self.trainer = ToyTrainer(gain)
         self.server = ToyServer(self.log)
+        self.embedded: Callable[[], ScriptedLM] | None = None
 
     def parts(self, job: Job, base: Path, run_dir: Path) -> Parts:
         """Make the parts."""
-        return Parts(self.trainer, lambda: self.server, ScriptedLM([]).capabilities)
+        return Parts(self.trainer, lambda: self.server, ScriptedLM([]).capabilities, self.embedded)
