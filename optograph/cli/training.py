@@ -27,7 +27,7 @@ def train(
     [bold]optograph resume RUN[/bold], also with more rounds: [bold]--set policy.rounds=5[/bold]. Adapters are in
     RUN/adapters, rows in RUN/rows.
 
-    Example: [bold]optograph train examples/arithmetic/job.toml --set policy.rounds=2[/bold]
+    Example: [bold]optograph train examples/arithmetic/oreo.toml --set policy.rounds=2[/bold]
     """
     from optograph.jobs import load_job
     from optograph.jobs.run import may_change

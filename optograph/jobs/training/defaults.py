@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ def default_parts(job: Job, folder: Path, run_dir: Path) -> Parts:
     section = job.policy
     if section is None:
         raise UserError("the job has no [policy] table")
+    _check_installed(section)
     name = section.base or job.models.task_model().name
     relative = folder / name
     base = base_model(relative if relative.is_dir() else name)
@@ -61,6 +63,16 @@ def default_parts(job: Job, folder: Path, run_dir: Path) -> Parts:
             return load_lm(model.name, **model.options)
 
     return Parts(PolicyTrainer(base), make_server, CAPABILITIES, embedded)
+
+
+def _check_installed(section: PolicySection) -> None:
+    """Find out now, and not after hours of training, whether everything is there."""
+    from optograph.serving.vllm import find_vllm
+
+    missing = [name for name in ("torch", "transformers", "trl", "peft") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"training needs {', '.join(missing)}: pip install 'optograph[train]'")
+    find_vllm(section.server.python)
 
 
 def server_options(section: PolicySection) -> dict[str, Any]:
