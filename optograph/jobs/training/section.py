@@ -89,6 +89,9 @@ class PolicySection(PolicyConfig):
     """Policy that log-ratios are measured against: the one that the round began from, or the one before all rounds."""
     history: int = Field(default=1, ge=1)
     """Rounds of rollouts that are trained on, the newest included."""
+    drop_ties: bool = False
+    """Whether examples whose rollouts all earned the same are left out: they teach little, and cost as much as others.
+    Methods on pairs leave them out anyway."""
     credit: Literal["broadcast", "per_node", "graph"] = "broadcast"
     """Credit of a rollout's calls: its score, the named scores of their nodes, or what goes back through its graph."""
     nodes: list[str] | None = None

@@ -14,6 +14,7 @@ from optograph.errors import ServingError, UserError
 from optograph.jobs import RunResult, load_job
 from optograph.jobs.training.records import STATE, TrainState
 from optograph.jobs.training.train import train_job
+from optograph.optimizers.policy import TrainingRow, read_rows
 from optograph.serving import Request, ScriptedLM
 from optograph.storage import Journal
 from tests.jobs.training.toys import Toy, skill_of, write_adapter, write_job
@@ -248,6 +249,20 @@ def test_rounds_without_differences_train_nothing(train: Run, job: Path, tmp_pat
     assert result.best.id == result.start.id
     settled = [one.settled for one in state_of(tmp_path / "run").rounds]
     assert all(one is not None and one.reason.startswith("Nothing to learn") for one in settled)
+
+
+def test_examples_with_equal_rollouts_may_be_left_out(train: Run, tmp_path: Path) -> None:
+    """What the rows lose is what taught nothing: each example that is left has answers that earned more and less."""
+    trained: dict[bool, list[TrainingRow]] = {}
+    for drop in (False, True):
+        train(Toy(), f"policy.drop_ties={str(drop).lower()}", "policy.rounds=1", directory=tmp_path / str(drop))
+        trained[drop] = read_rows(tmp_path / str(drop) / "rows" / "round-001.parquet")
+    assert len(trained[False]) == 24
+    rewards = {
+        row.example: {one.reward for one in trained[False] if one.example == row.example} for row in trained[False]
+    }
+    assert trained[True] == [row for row in trained[False] if len(rewards[row.example]) == 2]
+    assert 0 < len(trained[True]) < 24
 
 
 def test_nodes_have_adapters_of_their_own(job: Path, train: Run, tmp_path: Path) -> None:
