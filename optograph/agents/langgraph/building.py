@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from optograph.agents.langgraph import compat
+from optograph.agents.langgraph.calls import hear_langchain
 from optograph.agents.langgraph.finding import Finder
 from optograph.agents.langgraph.nodes import TracedNode, TracedRouter, TracedSubgraph
 from optograph.agents.langgraph.places import Place
@@ -30,6 +31,7 @@ class Builder:
         self.finder = finder
         self.unexplained = unexplained
         self.async_only = False
+        hear_langchain()
 
     def runner(self, app: Any, path: str = "") -> GraphRunner:
         """Return what stands for a graph where it is called."""

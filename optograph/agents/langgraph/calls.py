@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
-from contextvars import ContextVar, Token
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -14,7 +12,10 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
+from optograph.agents.langgraph.flow import running
+from optograph.context import current_context
 from optograph.graphs import annotate
+from optograph.graphs.state import current
 from optograph.telemetry import called
 
 
@@ -66,16 +67,26 @@ class _CallRecorder(BaseCallbackHandler):
 
 
 _ROLES = {"human": "user", "ai": "assistant"}
-_active: ContextVar[_CallRecorder | None] = ContextVar("optograph_langchain_recorder", default=None)
-register_configure_hook(_active, inheritable=True)
+_recorder = _CallRecorder()
 
-hear_langchain: Callable[[], Token[_CallRecorder | None]] = functools.partial(_active.set, _CallRecorder())
-"""Has the calls of LangChain's models noted on the running op, until `stop_hearing` is given what this returns.
 
-Each node does so for itself: a handler that hears a whole graph costs every step of it.
-"""
-stop_hearing: Callable[[Token[_CallRecorder | None]], None] = _active.reset
-"""Goes back to how it was before `hear_langchain`."""
+class _Hearing:
+    """Stands for the context variable that LangChain asks for a handler: within a node of a recorded run, there is one.
+
+    A variable of its own would have to be set and reset by each node, and a handler that hears a whole graph costs
+    every step of it.
+    """
+
+    def get(self, default: Any = None) -> _CallRecorder | Any:
+        """Return the handler, or `default`."""
+        hears = running.get() is not None and current().reads is not None and current_context().node is not None
+        return _recorder if hears else default
+
+
+@functools.cache
+def hear_langchain() -> None:
+    """Have the calls of LangChain's models noted on the nodes that make them, from now on."""
+    register_configure_hook(cast(Any, _Hearing()), inheritable=True)
 
 
 def _is_ours(serialized: dict[str, Any] | None) -> bool:

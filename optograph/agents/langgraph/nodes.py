@@ -8,7 +8,6 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from optograph.agents.langgraph import compat
-from optograph.agents.langgraph.calls import hear_langchain, stop_hearing
 from optograph.agents.langgraph.flow import GraphRun, Outer, running
 from optograph.agents.langgraph.noderuns import ChoiceRun, NodeRun
 from optograph.agents.langgraph.sites import Site
@@ -46,18 +45,16 @@ class _Traced(Runnable[Any, Any]):
         if run is None or config is None or not scope.recording:
             return self._now().invoke(input, config, **kwargs)
         call = self._record(self, run, input, config, scope)
-        frame, context, hearing = enter(call), enter_node(self.path), hear_langchain()
+        frame, context = enter(call), enter_node(self.path)
         try:
             output = self._now().invoke(call.view, config, **kwargs)
         except BaseException as error:
             leave(frame)
             leave_node(context, None if compat.is_pause(error) else error)
-            stop_hearing(hearing)
             call.failed(error)
             raise
         leave(frame)
         leave_node(context)
-        stop_hearing(hearing)
         return call.done(output)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -66,18 +63,16 @@ class _Traced(Runnable[Any, Any]):
         if run is None or config is None or not scope.recording:
             return await self._now().ainvoke(input, config, **kwargs)
         call = self._record(self, run, input, config, scope)
-        frame, context, hearing = enter(call), enter_node(self.path), hear_langchain()
+        frame, context = enter(call), enter_node(self.path)
         try:
             output = await self._now().ainvoke(call.view, config, **kwargs)
         except BaseException as error:
             leave(frame)
             leave_node(context, None if compat.is_pause(error) else error)
-            stop_hearing(hearing)
             call.failed(error)
             raise
         leave(frame)
         leave_node(context)
-        stop_hearing(hearing)
         return call.done(output)
 
     def _now(self) -> Any:
