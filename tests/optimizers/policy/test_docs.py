@@ -14,10 +14,10 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_there_are_blocks() -> None:
-    assert len(BLOCKS) == 2
+    assert len(BLOCKS) == 4
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=["rows", "losses"])
+@pytest.mark.parametrize("block", BLOCKS, ids=["rows", "groups", "losses", "search"])
 def test_each_block_runs_and_prints_what_it_says(block: str, tmp_path: Path) -> None:
     file = tmp_path / "block.py"  # source is read from files
     file.write_text(block, encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from optograph.context import call_context
 from optograph.evals import Evaluator, Example, SealedSplit, Task, Trial
 from optograph.graphs import Candidate, Feedback, op
 from optograph.optimizers.policy import merge_rows, preference_rows, training_rows, with_token_ids
-from optograph.serving import LM, JournaledLM, LlamaCppLM, Message, Request, load_lm
+from optograph.serving import LM, JournaledLM, LlamaCppLM, Message, Request, fetch_model, find_model, load_lm
 from optograph.storage import Journal
+from tests.optimizers.policy.exports import make_gguf
 
 END_OF_TURN = 2
 
@@ -69,3 +71,16 @@ def test_rollouts_of_the_embedded_engine_are_rows(model: LM) -> None:
 
 def score(example: Example, output: Any) -> Feedback:
     return Feedback(float(len(str(output))))
+
+
+def test_a_model_that_begins_with_a_token_of_its_own_gives_that_too(tmp_path: Path) -> None:
+    source = fetch_model(find_model("smollm2-135m"))
+    lm = LlamaCppLM(make_gguf(tmp_path / "bos.gguf", source, {"tokenizer.ggml.add_bos_token": True}), n_ctx=256)
+    raw = lm.ask(Request(prompt="Hello there", max_tokens=2, token_ids=True))
+    assert raw.prompt_token_ids is not None
+    assert raw.prompt_token_ids[0] == 1
+    assert raw.usage.prompt_tokens == len(raw.prompt_token_ids)
+    chat = lm.ask(Request(messages=(Message("user", "Hello there"),), max_tokens=2, token_ids=True))
+    assert chat.prompt_token_ids is not None
+    assert chat.usage.prompt_tokens == len(chat.prompt_token_ids)
+    asyncio.run(lm.aclose())
