@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -74,7 +75,7 @@ def local_sources(base: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None) if isinstance(module, ModuleType) else None
-        if not file:
+        if not file or f"{os.sep}site-packages{os.sep}" in file:  # thousands, where torch is loaded
             continue
         path = Path(file).resolve()
         inside = path.is_relative_to(root) and not {"site-packages", "optograph"} & set(path.relative_to(root).parts)
@@ -164,18 +165,18 @@ def _source_of(*objects: Any) -> dict[str, str]:
 
 def _source_of_apps(workflow: Any, known: Mapping[str, str]) -> dict[str, str]:
     """Return the text of the files that LangGraph apps in a workflow come from, by the names of their modules."""
+    modules = workflow.modules() if isinstance(workflow, Module) else ()
+    files = [Path(file).resolve() for one in modules for file in getattr(one, "files", ())]
     names = {
         str(Path(file).resolve()): module.__name__
-        for module in list(sys.modules.values())
+        for module in (list(sys.modules.values()) if files else ())
         if isinstance(module, ModuleType) and (file := getattr(module, "__file__", None))
     }
     found: dict[str, str] = {}
-    for one in workflow.modules() if isinstance(workflow, Module) else ():
-        for file in getattr(one, "files", ()):
-            path = Path(file).resolve()
-            text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
-            if text is not None and text not in known.values():
-                found[names.get(str(path), path.name)] = text
+    for path in files:
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+        if text is not None and text not in known.values():
+            found[names.get(str(path), path.name)] = text
     return found
 
 

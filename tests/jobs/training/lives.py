@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import datasets
 import langgraph.checkpoint.sqlite
 import langgraph.graph
 import pyarrow.parquet
@@ -22,12 +23,21 @@ from optograph.jobs.training import phases, rowset
 from optograph.jobs.training import reporting as training_reporting
 from optograph.jobs.training.loop import TrainLoop
 from optograph.jobs.training.train import train_job
-from optograph.optimizers.policy.base import base_model
 from optograph.storage import failpoints
-from tests.jobs.training.tiny import Tiny
 from tests.jobs.training.toys import Toy
 
-LOADED = (langgraph.checkpoint.sqlite, langgraph.graph, pyarrow.parquet, reporting, training_reporting)
+REAL = sys.argv[1:] == ["real"]
+"""Whether lives train a real model; what that needs takes seconds to import."""
+LOADED: list[Any] = [datasets, langgraph.checkpoint.sqlite, langgraph.graph, pyarrow.parquet, reporting]
+LOADED += [training_reporting]
+if REAL:
+    import trl
+
+    from optograph.optimizers.policy import training
+    from optograph.optimizers.policy.base import base_model
+    from tests.jobs.training.tiny import Tiny
+
+    LOADED += [trl, training]
 FINISHED = 4
 
 
@@ -39,7 +49,7 @@ def die() -> None:
 class Killer:
     """Kills this process in a phase of a round: at its begin, during it, within its last write, or right after that."""
 
-    def __init__(self, toy: Toy | Tiny, number: int, phase: str, when: str) -> None:
+    def __init__(self, toy: Any, number: int, phase: str, when: str) -> None:
         self.number, self.phase, self.when = number, phase, when
         self.now: tuple[int, str] = (0, "")
         toy.server.during = self._asked
@@ -82,7 +92,7 @@ class Killer:
 
 def live(how: dict[str, Any]) -> int:
     """Live one life; returns the exit status."""
-    toy = Tiny(base_model(how["base"])) if how.get("base") else Toy(lambda number: 0.4)
+    toy = Tiny(base_model(how["base"])) if REAL else Toy(lambda number: 0.4)
     if how.get("kill"):
         Killer(toy, *how["kill"])
     job = Path(how["job"])

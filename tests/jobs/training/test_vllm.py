@@ -18,7 +18,7 @@ import pytest
 from optograph.jobs.training.records import STATE, TrainState
 from optograph.storage import Journal
 from tests.jobs.training.test_kills import adapters
-from tests.jobs.training.tiny import write_tiny_job
+from tests.jobs.training.tiny_job import write_tiny_job
 from tests.serving.vllm.conftest import write_tiny_model
 
 SERVER = """
