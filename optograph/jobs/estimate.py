@@ -31,6 +31,7 @@ from optograph.jobs.sizing import (
     search_calls,
     shown,
 )
+from optograph.jobs.training.section import PolicySection
 from optograph.jobs.workflows import build_workflow, find_target, wants_model
 from optograph.optimizers import Plan
 from optograph.serving import Choice, Request
@@ -90,7 +91,7 @@ def estimate_job(job: Job, base: str | Path, *, probe: int = 0) -> Estimate:
     task = load_task(job.task, base)
     optimizer = make_optimizer(job)
     plan = optimizer.plan(task)
-    notes: list[str] = []
+    notes = [] if job.policy is None else [_training_note(job.policy, task)]
     if plan is None:
         notes.append(f"The optimizer {optimizer.name!r} does not say what it will do: only the rest is counted.")
     load, growth = _rehearsed(job, base, task, notes), 0 if plan is None else plan.growth
@@ -125,6 +126,16 @@ def estimate_job(job: Job, base: str | Path, *, probe: int = 0) -> Estimate:
 
 
 # -- what is known without a model ----------------------------------------------------------------
+
+
+def _training_note(policy: PolicySection, task: Task) -> str:
+    rollouts = policy.rounds * policy.samples * len(task.train)
+    tests = (policy.rounds + 1) * len(task.dev) + 2 * len(task.test)
+    return (
+        "These are the figures of `optograph run`. `optograph train` runs the workflow up to "
+        f"{rollouts + tests:,} times on its own server: {rollouts:,} rollouts, {tests:,} for the tests on dev and the "
+        "sealed split; and it trains in between."
+    )
 
 
 def _splits(task: Task) -> Splits:

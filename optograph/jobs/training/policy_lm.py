@@ -26,6 +26,9 @@ from optograph.serving.vllm.adapters import served_name
 from optograph.stopping import StopRequest
 from optograph.storage import Journal, canonical_json, content_hash
 
+_ENDS_RUN = ("start", "stopped", "wrong_adapter")
+"""Kinds of failures that concern the server and not the one request."""
+
 AdapterOf = Callable[[str | None], str | None]
 """Gives the adapter of a node, or None where the node is not trained."""
 
@@ -74,10 +77,15 @@ class AdapterLM(BaseLM):
         if self.embedded is not None:
             return await self.embedded.complete(request)
         hash_ = self._adapter()
-        model = self.serving.ready(hash_)
-        if model is None:
-            model = await asyncio.to_thread(self.serving.model, hash_)
-        completion = await model.complete(request)
+        try:
+            model = self.serving.ready(hash_)
+            if model is None:
+                model = await asyncio.to_thread(self.serving.model, hash_)
+            completion = await model.complete(request)
+        except ServingError as error:
+            if error.kind in _ENDS_RUN:  # it would fail for every other example as well
+                raise ServingError(str(error), kind="down") from error
+            raise
         if hash_ != BASE and completion.identity.served_name != served_name(hash_):
             raise ServingError(
                 f"{served_name(hash_)!r} was asked, and {completion.identity.served_name!r} answered",

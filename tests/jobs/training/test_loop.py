@@ -12,6 +12,7 @@ import pytest
 
 from optograph.errors import ServingError, UserError
 from optograph.jobs import RunResult, load_job
+from optograph.jobs.estimate import estimate_job
 from optograph.jobs.training.records import STATE, TrainState
 from optograph.jobs.training.train import train_job
 from optograph.optimizers.policy import TrainingRow, read_rows
@@ -388,3 +389,8 @@ def test_the_job_of_the_manual_is_valid(tmp_path: Path) -> None:
     assert policy.training(3).seed == 3
     assert (policy.first_training().method, policy.first_training().learning_rate) == ("sft", 5e-4)
     assert policy.first_training().rank == 16
+
+
+def test_an_estimate_says_what_training_runs(job: Path) -> None:
+    found = estimate_job(load_job(job), job.parent)
+    assert "up to 178 times on its own server: 48 rollouts, 130 for the tests" in found.notes[0]

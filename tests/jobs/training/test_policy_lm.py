@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from optograph.context import call_context
-from optograph.errors import StorageError
+from optograph.errors import ServingError, StorageError
 from optograph.graphs import Candidate, applying
 from optograph.jobs.training.parameters import adapter_parameters, adapters_in
 from optograph.jobs.training.policy_lm import AdapterLM, PolicyLM, Sampling
@@ -111,3 +111,16 @@ def test_the_store_keeps_whole_adapters_by_content(store: AdapterStore, tmp_path
     (store.path(two) / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 3}')
     with pytest.raises(StorageError, match="was changed"):
         store.folder(two)
+
+
+@pytest.mark.parametrize("kind", ["start", "stopped"])
+def test_a_server_that_fails_ends_the_run(
+    lm: PolicyLM, server: ToyServer, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def fail(*given: object) -> ToyServer:
+        raise ServingError("no memory", kind=kind)
+
+    monkeypatch.setattr(server, "start" if kind == "start" else "lm", fail)
+    with pytest.raises(ServingError, match="no memory") as caught:
+        asyncio.run(lm.complete(ASKED))
+    assert caught.value.kind == "down"
