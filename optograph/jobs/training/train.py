@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,35 +85,70 @@ def train_job(
 
         make_parts = default_parts
     parts = make_parts(job, base, run_dir)
-    with open_books(options, view) as books:
-        parameters = adapter_parameters(section.adapter_names)
-        store = AdapterStore(run_dir)
-        serving = Serving(parts.make_server, store, _probes(books.journal), section.server.allowed_difference)
-        models: list[LM] = []
-        try:
-            lm = _policy_lm(job, section, parts, serving, parameters, books)
-            optimizer_lm = _optimizer_model(job, books, lm, models) if section.alternate else None
-            if optimizer_lm is not None:
-                settle_prices(books.budget, [("optimizer", optimizer_lm)])
-            workflow = build_workflow(target, job.workflow, lm, task.train)
-            running.set_parameters(workflow, job.parameters)
-            every = _workflow_parameters(workflow) | {one.name: one for one in parameters.values()}
-            session = Session(workflow, task, None, options, books, every, view, method=section.method)
-            session.models["task"] = lm
-            session.pinned = dict(parts.trainer.pinned) | _pinned_start(section, base)
-            search = _search(job, section, parts, serving, store, lm, base)
-            with allow_unsandboxed() if job.workflow.allow_unsandboxed else nullcontext():
-                result = optimize_with(books, session, optimizer_lm, search)
-            _merge(section, parts, store, result, run_dir)
-            return result
-        finally:
-            serving.stop()
-            for model in models:
-                run_sync(model.aclose())
+    with open_books(options, view) as books, _policy(job, section, parts, books, run_dir) as policy:
+        workflow = build_workflow(target, job.workflow, policy.lm, task.train)
+        running.set_parameters(workflow, job.parameters)
+        every = _workflow_parameters(workflow) | {one.name: one for one in policy.parameters.values()}
+        session = Session(workflow, task, None, options, books, every, view, method=section.method)
+        session.models["task"] = policy.lm
+        session.pinned = dict(parts.trainer.pinned) | _pinned_start(section, base)
+        with allow_unsandboxed() if job.workflow.allow_unsandboxed else nullcontext():
+            result = optimize_with(books, session, policy.optimizer_lm, _search(job, section, parts, policy, base))
+        _merge(section, parts, policy.store, result, run_dir)
+        return result
+
+
+@dataclass(frozen=True)
+class _Policy:
+    """What a run asks, and where its weights are.
+
+    Attributes:
+        lm: The policy.
+        parameters: Parameters that name its adapters, by adapter.
+        serving: Its server.
+        store: Its adapters.
+        optimizer_lm: What proposes prompts, where the job's optimizer takes part.
+    """
+
+    lm: PolicyLM
+    parameters: Mapping[str, Parameter]
+    serving: Serving
+    store: AdapterStore
+    optimizer_lm: LM | None
+
+
+@contextmanager
+def _policy(job: Job, section: PolicySection, parts: Parts, books: Books, run_dir: Path) -> Iterator[_Policy]:
+    """Put the policy behind the journal; its server, if one was started, and all models end with the block."""
+    parameters, store = adapter_parameters(section.adapter_names), AdapterStore(run_dir)
+    serving = Serving(parts.make_server, store, _probes(books.journal), section.server.allowed_difference)
+    model = section.base or job.models.task_model().name
+    name = model if model.startswith("local/") else f"local/{Path(model).name}"  # as such it costs nothing
+    weights = "+".join(parts.trainer.pinned.values())
+    inner = AdapterLM(name, parts.capabilities, serving, parameters, section.adapter_of, weights)
+    lm = PolicyLM(inner, books.journal, books.budget, books.stop, seed=section.seed % 2**31)
+    models: list[LM] = []
+    try:
+        optimizer_lm: LM | None = None
+        if section.alternate:
+            optimizer_lm = lm if job.models.optimizer is None else books.wrap(_loaded(job, models))
+            settle_prices(books.budget, [("optimizer", optimizer_lm)])
+        yield _Policy(lm, parameters, serving, store, optimizer_lm)
+    finally:
+        serving.stop()
+        for one in models:
+            run_sync(one.aclose())
+
+
+def _loaded(job: Job, models: list[LM]) -> LM:
+    """Load the model that proposes, and note it among those to be closed."""
+    (made,) = running.load_models([job.models.optimizer_model()], preflight=True).values()
+    models.append(made)
+    return made
 
 
 def _search(
-    job: Job, section: PolicySection, parts: Parts, serving: Serving, store: AdapterStore, lm: PolicyLM, base: Path
+    job: Job, section: PolicySection, parts: Parts, policy: _Policy, base: Path
 ) -> Callable[[Session, Evaluator], LoopResult]:
     start = section.start
 
@@ -127,9 +163,9 @@ def _search(
             session,
             section,
             evaluator,
-            lm,
-            serving,
-            store,
+            policy.lm,
+            policy.serving,
+            policy.store,
             parts.trainer,
             start_folder=base / start.adapter if start is not None and start.adapter is not None else None,
             start_rows=base / start.rows if start is not None and start.rows is not None else None,
@@ -139,31 +175,6 @@ def _search(
         return loop.run()
 
     return search
-
-
-def _policy_lm(
-    job: Job,
-    section: PolicySection,
-    parts: Parts,
-    serving: Serving,
-    parameters: dict[str, Parameter],
-    books: Books,
-) -> PolicyLM:
-    weights = "+".join(parts.trainer.pinned.values())
-    model = section.base or job.models.task_model().name
-    name = model if model.startswith("local/") else f"local/{Path(model).name}"  # as such it costs nothing
-    inner = AdapterLM(name, parts.capabilities, serving, parameters, section.adapter_of, weights)
-    return PolicyLM(inner, books.journal, books.budget, books.stop, seed=section.seed % 2**31)
-
-
-def _optimizer_model(job: Job, books: Books, lm: PolicyLM, models: list[LM]) -> LM:
-    """Return what proposes prompts: the job's optimizer model, or the base model behind the policy."""
-    if job.models.optimizer is None:
-        return lm
-    made = running.load_models([job.models.optimizer_model()], preflight=True)
-    models.extend(made.values())
-    (model,) = made.values()
-    return books.wrap(model)
 
 
 def _workflow_parameters(workflow: Any) -> dict[str, Parameter]:
