@@ -20,6 +20,7 @@ from optograph.optimizers.policy.search import BestOfLM, SearchResult, StepBeam,
 if TYPE_CHECKING:
     from optograph.optimizers.policy.batching import RowBatch, batch_rows
     from optograph.optimizers.policy.critic import AdapterCritic
+    from optograph.optimizers.policy.extrapolation import Extrapolated, extrapolate_adapter
     from optograph.optimizers.policy.losses import (
         PreferenceLoss,
         dpo_loss,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from optograph.optimizers.policy.training import TrainedPolicy, train_policy
 
 _HOME = {
+    "extrapolation": ("Extrapolated", "extrapolate_adapter"),
     "critic": ("AdapterCritic",),
     "batching": ("RowBatch", "batch_rows"),
     "losses": (
@@ -62,6 +64,7 @@ __all__ = [
     "BestOfLM",
     "Credit",
     "Critic",
+    "Extrapolated",
     "GraphCredit",
     "OREOLosses",
     "OREOOptions",
@@ -88,6 +91,7 @@ __all__ = [
     "critic_advantages",
     "dpo_loss",
     "export_gguf",
+    "extrapolate_adapter",
     "future_logratios",
     "group_advantages",
     "ipo_loss",

@@ -48,6 +48,8 @@ class PolicyConfig(BaseModel):
     """Momentum DPO: the momentum; 0 is iterative DPO."""
     eta: float = Field(10.0, gt=0)
     """Soft SPPO: step size."""
+    win_scale: float = Field(1.0, gt=0)
+    """Soft SPPO: rewards times this are scores of a Bradley-Terry model; great ones make every difference a win."""
     desirable_weight: float = Field(1.0, gt=0)
     undesirable_weight: float = Field(1.0, gt=0)
     """KTO: weights of good and bad answers; TRL advises a ratio of summed weights between 1 and 1.33."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 _OFF = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
+
+_THEIRS = ("`is_gradient_checkpointing` is deprecated",)
+"""Warnings that the libraries cause in each other (PEFT 0.21 with transformers 5.24)."""
 
 
 @contextmanager
@@ -30,7 +34,10 @@ def quiet_libraries() -> Iterator[None]:
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
     try:
-        yield
+        with warnings.catch_warnings():
+            for message in _THEIRS:
+                warnings.filterwarnings("ignore", message=message)
+            yield
     finally:
         constants.HF_HUB_DISABLE_TELEMETRY = telemetry
         logging.set_verbosity(verbosity)

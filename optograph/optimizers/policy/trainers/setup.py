@@ -164,9 +164,46 @@ def _sft(setting: _Setting) -> Session:
     return Session(trainer, lambda folder: save_adapter(setting.model, POLICY, folder))
 
 
+def _kto(setting: _Setting) -> Session:
+    from optograph.optimizers.policy.trainers import supervised
+
+    rows = supervised.kto_order(setting.rows, setting.part, setting.config.seed)
+    others = supervised.mismatched(rows, setting.part)
+    references = [one.total for one in setting.reference([*rows, *others])]
+    data = supervised.kto_dataset(rows, others, references, setting.config)
+    common = supervised.kto_arguments(setting.config, setting.common(len(rows)))
+    trainer = supervised.RecordedKTOTrainer(setting.model, common, data, setting.tokenizer)
+    return Session(trainer, lambda folder: save_adapter(setting.model, POLICY, folder))
+
+
+def _sequence(setting: _Setting) -> Session:
+    from optograph.optimizers.policy.trainers import sequence
+
+    model, config = setting.model, setting.config
+    check_head(model, torch.tensor([setting.rows[0].input_ids[:8]], device=setting.device))
+    if config.method == "ipo":
+        units: list[tuple[TrainingRow, ...]] = [(pair.chosen, pair.rejected) for pair in _pairs(setting)]
+        targets, loss = [0.0] * len(units), sequence.ipo(config.beta_or_default)
+    else:
+        units = [(row,) for row in setting.rows]
+        targets, loss = sequence.row_win_rates(setting.rows, config.win_scale), sequence.soft_sppo(config.eta)
+        if all(target == 0.5 for target in targets):
+            raise UserError("no answer won against another to the same prompt: collect several answers to each prompt")
+    scored = setting.reference([row for unit in units for row in unit])
+    width = len(units[0])
+    references = [[one.total for one in scored[place : place + width]] for place in range(0, len(scored), width)]
+    data = sequence.SequenceData(units, references, targets, size=setting.part, seed=config.seed)
+    common = own_arguments(config, setting.scratch, setting.device, setting.dtype, steps_of(len(data), config))
+    trainer = sequence.SequenceTrainer(model, common, data, loss, checkpointing=config.gradient_checkpointing)
+    return Session(trainer, lambda folder: save_adapter(model, POLICY, folder))
+
+
 _MAKERS: dict[str, Callable[[_Setting], Session]] = {
     "oreo": _oreo,
     "momentum_dpo": _dpo,
     "dpo": _dpo,
+    "ipo": _sequence,
+    "sppo": _sequence,
+    "kto": _kto,
     "sft": _sft,
 }
