@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from optograph.cli import runstate
 from optograph.errors import ServingError, UserError
 from optograph.jobs import RunResult, load_job
 from optograph.jobs.estimate import estimate_job
+from optograph.jobs.reporting import load_report, rebuild_report
 from optograph.jobs.training.records import STATE, TrainState
 from optograph.jobs.training.train import train_job
 from optograph.optimizers.policy import TrainingRow, read_rows
@@ -394,3 +396,23 @@ def test_the_job_of_the_manual_is_valid(tmp_path: Path) -> None:
 def test_an_estimate_says_what_training_runs(job: Path) -> None:
     found = estimate_job(load_job(job), job.parent)
     assert "up to 178 times on its own server: 48 rollouts, 130 for the tests" in found.notes[0]
+
+
+def test_status_and_report_of_a_training_that_was_cut_off(train: Run, tmp_path: Path) -> None:
+    toy = Toy()
+
+    def die(step: int) -> None:
+        if len(toy.trainer.calls) == 2:
+            raise Crash
+
+    toy.trainer.during = die
+    with pytest.raises(Crash):
+        train(toy)
+    run = tmp_path / "run"
+    assert runstate.read_state(run).phase == "round 2: training"
+    view = load_report(run).training
+    assert view is not None
+    assert [(row.number, row.verdict, row.rollouts) for row in view.rounds] == [(1, "accepted", 24), (2, "", 24)]
+    assert {one.figure for one in view.curves} == {"loss", "kl"}
+    assert [(one.made, one.outcome, one.final) for one in view.adapters] == [("trained", "accepted", True)]
+    assert rebuild_report(run).read_text(encoding="utf-8").count('class="round-chart"') == 1
