@@ -88,6 +88,13 @@ def lora_config(config: PolicyConfig) -> LoraConfig:
     )
 
 
+def save_memory(model: PeftModel) -> None:
+    """Keep no activations within the layers: they are computed again on the way back."""
+    decoder: Any = model.get_base_model()
+    new = "activation_checkpointing_enable"  # the older name before transformers 5.24
+    getattr(decoder, new if hasattr(decoder, new) else "gradient_checkpointing_enable")({"use_reentrant": False})
+
+
 def add_frozen(model: PeftModel, name: str, folder: Path) -> None:
     """Load one more adapter, which stays as it is; the active one is not changed."""
     active = model.active_adapter

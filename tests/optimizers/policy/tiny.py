@@ -26,10 +26,11 @@ def make_base(folder: Path) -> BaseModelFiles:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: place for place, token in enumerate(["<pad>", "<end>", *alphabet])}
     plain = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    plain.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    plain.decoder = decoders.ByteLevel()
     plain.add_special_tokens(["<pad>", "<end>"])
-    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<pad>", eos_token="<end>")
+    fast: Any = PreTrainedTokenizerFast
+    tokenizer = fast(tokenizer_object=plain, pad_token="<pad>", eos_token="<end>")
     tokenizer.chat_template = _TEMPLATE
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
@@ -85,5 +86,7 @@ def _ids(text: str) -> tuple[int, ...]:
     from tokenizers import pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if not text:
+        return ()
     ((piece, _),) = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)
     return tuple(2 + alphabet.index(one) for one in piece)

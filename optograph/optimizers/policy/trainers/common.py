@@ -53,7 +53,7 @@ def arguments(
         "num_train_epochs": config.epochs,
         "learning_rate": config.learning_rate,
         "lr_scheduler_type": config.schedule if config.schedule != "constant" else "constant_with_warmup",
-        "warmup_steps": math.ceil(steps * config.warmup),
+        "warmup_steps": int(steps * config.warmup),  # the first of them has a rate of 0, so few steps have none
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
         "gradient_accumulation_steps": config.accumulation,

@@ -21,7 +21,7 @@ from transformers import Trainer, TrainingArguments
 
 from optograph.errors import UserError
 from optograph.optimizers.policy.batching import batch_rows
-from optograph.optimizers.policy.models import CRITIC, POLICY, activate, save_adapter
+from optograph.optimizers.policy.models import CRITIC, POLICY, activate, save_adapter, save_memory
 from optograph.optimizers.policy.oreo import OREOLosses, OREOOptions, future_logratios, oreo_losses
 from optograph.optimizers.policy.references import Scored
 from optograph.optimizers.policy.rows import TrainingRow
@@ -66,7 +66,7 @@ class PolicyCritic(nn.Module):
 
     def values(self, hidden: Tensor) -> Tensor:
         """Return the value of each hidden state, (N,), in float32 whatever the base computes in."""
-        return (hidden.float() * self.head.weight[0]).sum(-1)
+        return (hidden.to(self.head.weight.dtype) * self.head.weight[0]).sum(-1)
 
     def save_critic(self, folder: Path) -> None:
         """Write the critic's adapter and head to a folder of its own."""
@@ -164,7 +164,7 @@ class OREOTrainer(Trainer):
         if checkpointing:
             if kind != DistributedType.NO:
                 raise UserError("OREO with gradient_checkpointing trains in one process: leave one of them out")
-            decoder_of(model.lm).gradient_checkpointing_enable({"use_reentrant": False})
+            save_memory(model.lm)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Make AdamW with a learning rate for the policy and one for the critic."""

@@ -17,8 +17,9 @@ from transformers import Trainer, TrainingArguments
 
 from optograph.optimizers.policy.batching import batch_rows
 from optograph.optimizers.policy.losses import ipo_loss, sppo_loss, win_rates
+from optograph.optimizers.policy.models import save_memory
 from optograph.optimizers.policy.rows import TrainingRow, whole_answer
-from optograph.optimizers.policy.scoring import action_logprobs, decoder_of, hidden_before, spread
+from optograph.optimizers.policy.scoring import action_logprobs, hidden_before, spread
 from optograph.optimizers.policy.tensors import masked_sum
 from optograph.optimizers.policy.trainers.common import only_one, packed
 
@@ -126,7 +127,7 @@ class SequenceTrainer(Trainer):
     ) -> None:
         self._loss, self._seen = loss, defaultdict[str, list[float]](list)
         if checkpointing:
-            decoder_of(model).gradient_checkpointing_enable({"use_reentrant": False})
+            save_memory(model)
         super().__init__(model=_Answers(model), args=args, train_dataset=data, data_collator=only_one)
 
     def compute_loss(
