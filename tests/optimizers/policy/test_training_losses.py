@@ -177,8 +177,9 @@ def test_runs_cut_into_calls_train_as_whole_ones(base: BaseModelFiles, tmp_path:
         loss.backward()
         found.append([loss.detach(), *(one.grad for one in both.parameters() if one.grad is not None)])
     assert len(found[0]) == len(found[1]) > 40
-    for one, other in zip(*found, strict=True):
-        assert (one - other).norm() <= 1e-10 * one.norm()
+    assert torch.allclose(found[0][0], found[1][0], rtol=1e-10)
+    for one, other in zip(found[0][1:], found[1][1:], strict=True):
+        assert (one - other).norm() <= 1e-6 * one.norm()  # Llama's norms are in float32 whatever the rest is in
 
 
 def test_extrapolation_is_pefts_cat(base: BaseModelFiles, adapters: tuple[Path, Path], tmp_path: Path) -> None:
