@@ -103,7 +103,7 @@ async def _bare(server: VLLMServer, requests: Sequence[Request], concurrency: in
 
 def _ours(server: VLLMServer, requests: Sequence[Request], concurrency: int) -> tuple[float, int]:
     rows = [Example(f"e{number}", {"number": number}) for number in range(len(requests))]
-    other = [Example("dev", {"number": 0})]
+    other = [Example("dev", {"number": -1})]
     with tempfile.TemporaryDirectory() as folder, Journal.open(folder) as journal:
         lm = JournaledLM(with_token_ids(server.lm(max_concurrency=concurrency), logprobs=1), journal)
 
@@ -113,7 +113,7 @@ def _ours(server: VLLMServer, requests: Sequence[Request], concurrency: int) -> 
         def score(example: Example, output: Any) -> Feedback:
             return Feedback(score=float(bool(output)))
 
-        task = Task(rows, other, SealedSplit([Example("test", {"number": 0})]), score)
+        task = Task(rows, other, SealedSplit([Example("test", {"number": -2})]), score)
         options = EvaluatorOptions(concurrency=concurrency + concurrency // 2)  # some wait for the disk, not the model
         evaluator = Evaluator(workflow, task, {}, journal, options)
         start = time.perf_counter()
