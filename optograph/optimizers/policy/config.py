@@ -24,57 +24,57 @@ class PolicyConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: Method
-    rank: int = Field(8, ge=1, le=512)
+    rank: int = Field(default=8, ge=1, le=512)
     """Rank of a new adapter; one that training begins from keeps its own."""
-    lora_alpha: float = Field(16.0, gt=0)
+    lora_alpha: float = Field(default=16.0, gt=0)
     """A new adapter's update counts lora_alpha / rank times."""
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Modules with an adapter; ``"all-linear"`` is all but the output layer, which vLLM cannot serve adapted."""
-    learning_rate: float = Field(2e-4, gt=0)
-    critic_learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    critic_learning_rate: float = Field(default=1e-3, gt=0)
     """OREO: of the critic's adapter and head."""
-    epochs: float = Field(1.0, gt=0)
-    batch_size: int = Field(16, ge=1)
+    epochs: float = Field(default=1.0, gt=0)
+    batch_size: int = Field(default=16, ge=1)
     """Rows (pairs, where there are any) a step of the optimizer, on each device."""
-    accumulation: int = Field(1, ge=1)
+    accumulation: int = Field(default=1, ge=1)
     """A batch is worked through in so many parts, to save memory."""
-    beta: float | None = Field(None, gt=0)
+    beta: float | None = Field(default=None, gt=0)
     """Weight of staying close to the reference; 0.03 for OREO, 0.1 for DPO and its kin and KTO, none for GRPO."""
-    kl_weight: float = Field(0.0, ge=0)
+    kl_weight: float = Field(default=0.0, ge=0)
     """OREO: weight of the KL regularizer. The paper has 0.01; it raises the temperature, see `beta_effective`."""
     level: Literal["token", "step", "response"] = "token"
     """OREO: what an action is. A step ends with a line or a sentence."""
-    alpha: float = Field(0.3, ge=0, lt=1)
+    alpha: float = Field(default=0.3, ge=0, lt=1)
     """Momentum DPO: the momentum; 0 is iterative DPO."""
-    eta: float = Field(10.0, gt=0)
+    eta: float = Field(default=10.0, gt=0)
     """Soft SPPO: step size."""
-    win_scale: float = Field(1.0, gt=0)
+    win_scale: float = Field(default=1.0, gt=0)
     """Soft SPPO: rewards times this are scores of a Bradley-Terry model; great ones make every difference a win."""
-    desirable_weight: float = Field(1.0, gt=0)
-    undesirable_weight: float = Field(1.0, gt=0)
+    desirable_weight: float = Field(default=1.0, gt=0)
+    undesirable_weight: float = Field(default=1.0, gt=0)
     """KTO: weights of good and bad answers; TRL advises a ratio of summed weights between 1 and 1.33."""
     threshold: float | None = None
     """SFT: rows with a smaller reward are left out. KTO: rows with a greater reward are good; the mean by default."""
-    generations: int = Field(4, ge=2)
+    generations: int = Field(default=4, ge=2)
     """GRPO: answers to each prompt."""
-    max_new_tokens: int = Field(64, ge=1)
+    max_new_tokens: int = Field(default=64, ge=1)
     """GRPO: longest answer."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     """GRPO: of sampling."""
     vllm: bool = False
     """GRPO: sample with vLLM on the same GPU (colocated) instead of with the model itself."""
-    warmup: float = Field(0.1, ge=0, lt=1)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises; then it falls as `schedule` says."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    seed: int = Field(0, ge=0, lt=2**32)
-    max_length: int = Field(2048, ge=2)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    max_length: int = Field(default=2048, ge=2)
     """Rows with more tokens are refused: a row that is cut has lost the end that earned its reward."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the frozen base; adapters are float32. ``"auto"`` is bfloat16 on a GPU or a CPU with AMX, else float32."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     """CPU threads; as torch has it by default. Another number of them rounds otherwise and gives another adapter."""
     gradient_checkpointing: bool = False
     """Less memory for a third more time; for long rows on a GPU."""

@@ -11,7 +11,7 @@ import torch
 
 from optograph.errors import UserError
 from optograph.optimizers.policy.config import PolicyConfig
-from optograph.optimizers.policy.models import CRITIC, POLICY, add_frozen, lora_config, save_adapter
+from optograph.optimizers.policy.models import CRITIC, POLICY, activate, add_frozen, lora_config, save_adapter
 from optograph.optimizers.policy.oreo import OREOOptions
 from optograph.optimizers.policy.references import Scored, score_rows
 from optograph.optimizers.policy.rows import PreferenceRow, TrainingRow, preference_rows
@@ -58,6 +58,13 @@ class _Setting:
         steps = steps_of(-(-items // self.part), self.config)
         return arguments(self.config, self.scratch, self.device, self.dtype, steps)
 
+    def forget(self) -> None:
+        """Drop the adapters that only references needed."""
+        for name in ("reference", "previous"):
+            if name in self.model.peft_config:
+                self.model.delete_adapter(name)
+        activate(self.model, POLICY)
+
     def reference(self, rows: Sequence[TrainingRow], *, hidden: bool = False) -> list[Scored]:
         """Score rows under the reference: its own adapter, or what the policy is before training (the base if new)."""
         adapter = "reference" if "reference" in self.model.peft_config else POLICY
@@ -89,6 +96,7 @@ def _oreo(setting: _Setting) -> Session:
     settings = model.get_base_model().config.get_text_config()
     size = 4 * settings.hidden_size * sum(row.actions for row in rows)
     references = setting.reference(rows, hidden=config.kl_weight > 0 or size < _HIDDEN_LIMIT)
+    setting.forget()
     critic = None if setting.start is None else setting.start / "critic"
     if critic is not None and critic.is_dir():
         add_frozen(model, CRITIC, critic)
@@ -146,6 +154,7 @@ def _dpo(setting: _Setting) -> Session:
     previous = current
     if "previous" in model.peft_config:
         previous = totals([one.total for one in score_rows(model, answers, "previous", batch_size=_SCORED_AT_ONCE)])
+    setting.forget()
     alpha = config.alpha if config.method == "momentum_dpo" else 0.0
     halves = [one.reshape(2, len(pairs)) for one in (current, previous)]
     data = paired_dataset(pairs, (halves[0][0], halves[0][1]), (halves[1][0], halves[1][1]), alpha)
@@ -170,6 +179,7 @@ def _kto(setting: _Setting) -> Session:
     rows = supervised.kto_order(setting.rows, setting.part, setting.config.seed)
     others = supervised.mismatched(rows, setting.part)
     references = [one.total for one in setting.reference([*rows, *others])]
+    setting.forget()
     data = supervised.kto_dataset(rows, others, references, setting.config)
     common = supervised.kto_arguments(setting.config, setting.common(len(rows)))
     trainer = supervised.RecordedKTOTrainer(setting.model, common, data, setting.tokenizer)
@@ -190,6 +200,7 @@ def _sequence(setting: _Setting) -> Session:
         if all(target == 0.5 for target in targets):
             raise UserError("no answer won against another to the same prompt: collect several answers to each prompt")
     scored = setting.reference([row for unit in units for row in unit])
+    setting.forget()
     width = len(units[0])
     references = [[one.total for one in scored[place : place + width]] for place in range(0, len(scored), width)]
     data = sequence.SequenceData(units, references, targets, size=setting.part, seed=config.seed)
