@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,24 +30,31 @@ kv_cache_gb = 0.25
 threads = 1
 """
 
-KILLS = ("collecting rollouts", "training", "serving the new weights", "testing on dev")
+KILLS = ("collecting rollouts", "training", "serving the new weights")
 """What a run says of its first round when it is killed there."""
 
 
-def command(*arguments: str | Path) -> subprocess.Popen[str]:
-    """Start ``optograph`` in a process of its own."""
-    return subprocess.Popen(
+@contextmanager
+def command(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """Start ``optograph`` in a process of its own; it ends with the block at the latest."""
+    process = subprocess.Popen(
         [sys.executable, "-m", "optograph", *map(str, arguments), "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
-def finished(process: subprocess.Popen[str]) -> dict[str, object]:
-    """Wait for a command, and return the document that it printed."""
-    out, error = process.communicate(timeout=200)
+def finished(*arguments: str | Path) -> dict[str, object]:
+    """Run a command to its end, and return the document that it printed."""
+    with command(*arguments) as process:
+        out, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     found: dict[str, object] = json.loads(out)
     return found
@@ -59,16 +68,17 @@ def phase_of(run: Path) -> str:
         return str((journal.get_meta("status") or {}).get("phase", ""))
 
 
-def kill_in(run: Path, process: subprocess.Popen[str], words: str) -> None:
-    """Kill a run when it says that it does this in its first round."""
-    until = time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None:
-        if phase_of(run) == f"round 1: {words}":
-            os.kill(process.pid, signal.SIGKILL)
-            break
-        time.sleep(0.02)
-    _, error = process.communicate(timeout=30)
-    assert process.returncode == -signal.SIGKILL, (words, error)
+def kill_in(run: Path, words: str, *arguments: str | Path) -> None:
+    """Start a command, and kill it when its run says that it does this in its first round."""
+    until = time.monotonic() + 300
+    with command(*arguments) as process:
+        while phase_of(run) != f"round 1: {words}":
+            if process.poll() is not None:
+                raise AssertionError(process.communicate()[1])
+            assert time.monotonic() < until, phase_of(run)
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
 
 
 def state_of(run: Path) -> TrainState:
@@ -89,11 +99,11 @@ def job(tmp_path: Path) -> Path:
 def test_killed_trainings_over_vllm_come_to_the_same_weights(job: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     settings = ("--set", "policy.rounds=1", "--set", "policy.keep=all")
-    result = finished(command("train", job, "--run-dir", whole, *settings))
-    kill_in(killed, command("train", job, "--run-dir", killed, *settings), KILLS[0])
+    result = finished("train", job, "--run-dir", whole, *settings)
+    kill_in(killed, KILLS[0], "train", job, "--run-dir", killed, *settings)
     for words in KILLS[1:]:
-        kill_in(killed, command("resume", killed), words)
-    again = finished(command("resume", killed))
+        kill_in(killed, words, "resume", killed)
+    again = finished("resume", killed)
     assert {**again, "run_dir": ""} == {**result, "run_dir": ""}
     assert adapters(killed) == adapters(whole)
     one, other = state_of(whole), state_of(killed)
