@@ -125,8 +125,17 @@ class PolicyTrainer:
         """Train with TRL."""
         from optograph.optimizers.policy.training import train_policy
 
-        adapters = {"start": start, "reference": reference, "previous": previous}
-        return _trained(train_policy(rows, config, base=self.base, out=out, progress=progress, **adapters))
+        made = train_policy(
+            rows,
+            config,
+            base=self.base,
+            out=out,
+            start=start,
+            reference=reference,
+            previous=previous,
+            progress=progress,
+        )
+        return _trained(made)
 
     def fresh(self, config: PolicyConfig, *, out: Path) -> Trained:
         """Write an adapter that does nothing yet."""

@@ -9,7 +9,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +90,7 @@ def train_policy(
     start: str | Path | None = None,
     reference: str | Path | None = None,
     previous: str | Path | None = None,
+    reward: Callable[[str, str], float] | None = None,
     progress: Progress | None = None,
 ) -> TrainedPolicy:
     """Train one adapter on rows, and write it to a folder.
@@ -107,6 +108,7 @@ def train_policy(
             none. In momentum DPO the policy that the last round trained, also where `start` is its extrapolation.
         previous: Momentum DPO: adapter of the policy that the round before trained. Without it there is no momentum, as
             in the first round.
+        reward: GRPO: what an answer earns, given the id of its example and its text.
         progress: Called now and then with the step, the number of steps and what is logged.
 
     Raises:
@@ -118,12 +120,14 @@ def train_policy(
         raise UserError(f"{str(folder)!r} exists already: an adapter never changes, so give a new folder")
     if previous is not None and config.method != "momentum_dpo":
         raise UserError(f"previous is momentum DPO's, and {config.method!r} would not use it")
+    if (reward is not None) != (config.method == "grpo"):
+        raise UserError("GRPO, and nothing else, takes a reward function: other methods learn from the rows' rewards")
     adapters = {"start": start, "reference": reference, "previous": previous}
     folders = {name: None if one is None else Path(one) for name, one in adapters.items()}
     lineage = {name: None if one is None else adapter_hash(one) for name, one in folders.items()}
     began = time.monotonic()
     with quiet_libraries(), _numbers(config), tempfile.TemporaryDirectory(prefix="optograph-train-") as scratch:
-        curves, session = _trained(rows, config, base, folders, Path(scratch), progress)
+        curves, session = _trained(rows, config, base, folders, Path(scratch), reward, progress)
         main = PartialState().is_main_process
         folder.parent.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.")) / "policy"
@@ -149,6 +153,7 @@ def _trained(
     base: BaseModelFiles,
     folders: dict[str, Path | None],
     scratch: Path,
+    reward: Callable[[str, str], float] | None,
     progress: Progress | None,
 ) -> tuple[Curves, Session]:
     device = device_of(config)
@@ -157,7 +162,7 @@ def _trained(
     for name in ("reference", "previous"):
         if (adapter := folders[name]) is not None:
             add_frozen(model, name, adapter)
-    session = prepare(model, load_tokenizer(base), rows, config, folders["start"], scratch, device, dtype)
+    session = prepare(model, load_tokenizer(base), rows, config, folders["start"], scratch, device, dtype, reward)
     curves = Curves(progress)
     session.trainer.remove_callback(PrinterCallback)
     session.trainer.add_callback(curves)

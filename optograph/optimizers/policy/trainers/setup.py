@@ -47,6 +47,7 @@ class _Setting:
     scratch: Path
     device: torch.device
     dtype: torch.dtype
+    reward: Callable[[str, str], float] | None
 
     @property
     def part(self) -> int:
@@ -80,9 +81,10 @@ def prepare(
     scratch: Path,
     device: torch.device,
     dtype: torch.dtype,
+    reward: Callable[[str, str], float] | None = None,
 ) -> Session:
     """Make a method's trainer, on a base with the policy's adapter and those of references."""
-    setting = _Setting(model, tokenizer, rows, config, start, scratch, device, dtype)
+    setting = _Setting(model, tokenizer, rows, config, start, scratch, device, dtype, reward)
     return _MAKERS[config.method](setting)
 
 
@@ -209,12 +211,25 @@ def _sequence(setting: _Setting) -> Session:
     return Session(trainer, lambda folder: save_adapter(model, POLICY, folder))
 
 
+def _grpo(setting: _Setting) -> Session:
+    from optograph.optimizers.policy.trainers.online import grpo_trainer
+
+    model, config = setting.model, setting.config
+    if setting.reward is None:
+        raise UserError("GRPO samples answers of its own: pass reward=..., a function of an example's id and a text")
+    prompts = len({row.input_ids[: row.prompt_length] for row in setting.rows})
+    common = setting.common(prompts * config.generations)
+    trainer = grpo_trainer(model, setting.rows, setting.reward, config, common, setting.tokenizer)
+    return Session(trainer, lambda folder: save_adapter(model, POLICY, folder))
+
+
 _MAKERS: dict[str, Callable[[_Setting], Session]] = {
     "oreo": _oreo,
     "momentum_dpo": _dpo,
     "dpo": _dpo,
     "ipo": _sequence,
     "sppo": _sequence,
+    "grpo": _grpo,
     "kto": _kto,
     "sft": _sft,
 }
