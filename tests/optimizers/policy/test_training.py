@@ -87,6 +87,25 @@ def test_the_same_rows_and_seed_give_the_same_adapter_in_another_process_too(
     assert train_policy(sums(8), other, base=base, out=tmp_path / "other").hash not in hashes
 
 
+def test_grpo_samples_and_is_rewarded_by_a_function(base: BaseModelFiles, tmp_path: Path) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def plain(example: str, text: str) -> float:
+        asked.append((example, text))
+        return sum(one.isascii() for one in text) / 4
+
+    settings = config("grpo", epochs=8, generations=8, max_new_tokens=4, batch_size=32, learning_rate=2e-2, rank=16)
+    made = train_policy(sums(8), settings, base=base, out=tmp_path / "a", reward=plain)
+    assert made.metrics["reward"] > made.metrics["first_reward"] + 0.1, made.history
+    assert {example for example, _ in asked} == {f"e{number}" for number in range(8)}
+    again = train_policy(sums(8), settings, base=base, out=tmp_path / "b", reward=plain)
+    assert again.hash == made.hash
+    with pytest.raises(UserError, match="takes a reward function"):
+        train_policy(sums(8), settings, base=base, out=tmp_path / "never")
+    with pytest.raises(UserError, match="no multiple"):
+        train_policy(sums(8), config("grpo", generations=3), base=base, out=tmp_path / "never", reward=plain)
+
+
 def test_training_goes_on_from_an_adapter_and_its_critic(base: BaseModelFiles, tmp_path: Path) -> None:
     one = train_policy(sums(8), config("oreo"), base=base, out=tmp_path / "one")
     two = train_policy(sums(8, seed=1), config("oreo", rank=4), base=base, out=tmp_path / "two", start=one.folder)
