@@ -148,7 +148,8 @@ class PolicyLM(JournaledLM):
             return request
         request = replace(request, token_ids=True)
         if self.sampling is not None and self.policy.adapter_of(context.node) is not None:
-            request = replace(request, temperature=self.sampling.temperature, top_p=1.0)
+            # A seed of the workflow's (a Step has one) would make all repeats of an example the same rollout.
+            request = replace(request, temperature=self.sampling.temperature, top_p=1.0, seed=None)
             if self.sampling.logprobs and self.capabilities.max_logprobs:
                 request = replace(request, logprobs=max(1, request.logprobs))
         if request.temperature == 0 or request.seed is not None:

@@ -6,7 +6,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
+from optograph.agents import Step, StepOptions
 from optograph.context import call_context
 from optograph.errors import ServingError, StorageError
 from optograph.graphs import Candidate, applying
@@ -124,3 +126,25 @@ def test_a_server_that_fails_ends_the_run(
     with pytest.raises(ServingError, match="no memory") as caught:
         asyncio.run(lm.complete(ASKED))
     assert caught.value.kind == "down"
+
+
+class _Question(BaseModel):
+    text: str
+
+
+class _Reply(BaseModel):
+    answer: str
+
+
+def test_the_seed_that_a_step_has_does_not_make_rollouts_alike(store: AdapterStore, lm: PolicyLM) -> None:
+    plan = Step("plan", lm=lm, inputs=_Question, output=_Reply, instruction="Answer.", options=StepOptions(repairs=0))
+    lm.sampling = Sampling(1.0, logprobs=False)
+    for example in ("a", "b"):
+        for repeat in (1, 2):
+            with counting_draws(), call_context(example=example, repeat=repeat):
+                plan(text="train 1?")
+    assert len({one.sampling_seed for one in asked(lm)}) == 4
+    lm.sampling = None
+    with counting_draws(), call_context(example="a"):
+        plan(text="train 2?")
+    assert asked(lm)[-1].seed == StepOptions().seed
