@@ -135,6 +135,11 @@ def _train_only(model: PeftModel, wanted: set[int]) -> None:
         parameter.requires_grad_(id(parameter) in wanted)
 
 
+def _whole(tensor: Any) -> Any:
+    """Gather a tensor that FSDP cut into parts; every process must ask."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
 def save_adapter(model: PeftModel, name: str, folder: Path) -> None:
     """Write an adapter as PEFT does: ``adapter_config.json`` and ``adapter_model.safetensors``, in float32.
 
@@ -142,7 +147,7 @@ def save_adapter(model: PeftModel, name: str, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    tensors = {key: state[key].detach().float().cpu().contiguous() for key in sorted(state)}
+    tensors = {key: _whole(state[key]).detach().float().cpu().contiguous() for key in sorted(state)}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = model.peft_config[name]
     config.inference_mode = True

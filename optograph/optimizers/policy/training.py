@@ -157,6 +157,7 @@ def _trained(
     progress: Progress | None,
 ) -> tuple[Curves, Session]:
     device = device_of(config)
+    PartialState(cpu=device.type == "cpu")  # before anything else makes it with a GPU
     dtype = dtype_of(config, device)
     model: Any = with_policy(load_base(base, dtype=dtype, device=device), config, folders["start"])
     for name in ("reference", "previous"):

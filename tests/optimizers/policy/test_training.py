@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -201,3 +203,28 @@ def test_a_changed_adapter_is_noticed(base: BaseModelFiles, tmp_path: Path) -> N
     (other.folder / "adapter_model.safetensors").replace(made.folder / "adapter_model.safetensors")
     with pytest.raises(UserError, match="not the one that was trained"):
         TrainedPolicy.load(made.folder)
+
+
+_SHARED = """
+import os, sys
+from optograph.optimizers.policy import PolicyConfig, train_policy
+from optograph.optimizers.policy.base import base_model
+from tests.optimizers.policy.tiny import sums
+config = PolicyConfig.of("oreo", batch_size=4, dtype="float32", device="cpu", learning_rate=5e-3)
+made = train_policy(sums(8), config, base=base_model(sys.argv[1]), out=sys.argv[2])
+print(f"rank {os.environ['RANK']}: {made.hash} {made.history[-1]['step']:.0f}", flush=True)
+"""
+
+
+def test_two_processes_share_the_batches_and_agree(base: BaseModelFiles, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(_SHARED, encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    command += ["--nproc-per-node", "2", str(script), str(base.folder), str(tmp_path / "a")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    made = TrainedPolicy.load(tmp_path / "a")
+    said = dict(re.findall(r"rank ([01]): (\w+ \d+)", done.stdout))
+    assert said == dict.fromkeys("01", f"{made.hash} 2")  # four batches, two a step
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "train.py"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
+from accelerate import PartialState
 from transformers import TrainerCallback, TrainingArguments
 
 from optograph.optimizers.policy.config import PolicyConfig
@@ -81,8 +82,9 @@ def own_arguments(
 
 
 def steps_of(items: int, config: PolicyConfig) -> int:
-    """Return the number of the optimizer's steps for so many parts of batches."""
-    return max(1, math.ceil(math.ceil(items / config.accumulation) * config.epochs))
+    """Return the number of the optimizer's steps for so many parts of batches, which all processes share."""
+    parts = math.ceil(items / int(PartialState().num_processes))
+    return max(1, math.ceil(math.ceil(parts / config.accumulation) * config.epochs))
 
 
 def packed(
