@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and say whether every bar is kept."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="local/smollm2-135m")
-    parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument("--requests", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
