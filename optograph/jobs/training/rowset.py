@@ -52,11 +52,11 @@ def rows_of(
     order = {name: place for place, name in enumerate(examples)}
     rows = sorted(found.rows, key=lambda row: (order[row.example], _repeat(row), row.call))
     if section.drop_ties:
-        rows = _without_ties(rows)
+        rows = without_ties(rows)
     return rows, found.unscored + found.incomplete + found.without_calls
 
 
-def _without_ties(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+def without_ties(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
     """Return the rows of examples whose calls, at the same node, did not all earn the same."""
     earned: dict[tuple[str, str | None], set[float]] = {}
     for row in rows:
