@@ -47,7 +47,7 @@ class _Traced(Runnable[Any, Any]):
         call = self._record(self, run, input, config, scope)
         frame, context = enter(call), enter_node(self.path)
         try:
-            output = self._now().invoke(call.view, config, **kwargs)
+            output = (self._bound.now() if self._is_site else self._bound).invoke(call.view, config, **kwargs)
         except BaseException as error:
             leave(frame)
             leave_node(context, None if compat.is_pause(error) else error)
