@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from optograph.errors import StorageError
 from optograph.jobs.training.records import STATE, TrainState
 from optograph.storage import Journal
 from tests.jobs.training.test_kills import adapters
@@ -62,10 +63,11 @@ def finished(*arguments: str | Path) -> dict[str, object]:
 
 def phase_of(run: Path) -> str:
     """Return what the run says that it does; nothing while its journal is being made."""
-    if not (run / "journal.db").is_file():
+    try:
+        with Journal.read(run) as journal:
+            return str((journal.get_meta("status") or {}).get("phase", ""))
+    except StorageError:
         return ""
-    with Journal.read(run) as journal:
-        return str((journal.get_meta("status") or {}).get("phase", ""))
 
 
 def kill_in(run: Path, words: str, *arguments: str | Path) -> None:
