@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from optograph.cli.output import AsJson, console, print_json, say
+from optograph.errors import ServingError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +58,7 @@ def serve(
     from optograph.serving.vllm import VLLMServer
 
     shown = console(errors=as_json)
-    with _interrupted_by_sigterm(), contextlib.ExitStack() as stack:
+    with _ended_by_signals(), contextlib.ExitStack() as stack:
         with _starting(shown) as progress:
             server = VLLMServer(
                 _found(model),
@@ -78,6 +79,11 @@ def serve(
             _watch(shown, server, every)
         except KeyboardInterrupt:
             say("stopping")
+        except ServingError:
+            for _ in range(20):  # a server that ends closes its connections a moment before its process is gone
+                server.check_alive()
+                time.sleep(0.1)
+            raise
 
 
 def _found(model: str) -> str | Path:
@@ -89,17 +95,18 @@ def _found(model: str) -> str | Path:
 
 
 @contextlib.contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Take SIGTERM for Ctrl-C within the block."""
+def _ended_by_signals() -> Iterator[None]:
+    """End the block on Ctrl-C and on SIGTERM, also where whoever started the process had it ignore SIGINT."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {one: signal.signal(one, interrupt) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 class _Starting:
