@@ -46,6 +46,9 @@ class PolicyConfig(BaseModel):
     """OREO: what an action is. A step ends with a line or a sentence."""
     alpha: float = Field(default=0.3, ge=0, lt=1)
     """Momentum DPO: the momentum; 0 is iterative DPO."""
+    sft_weight: float = Field(default=0.0, ge=0)
+    """DPO and momentum DPO: weight of the negative log-likelihood of a chosen answer's tokens beside the loss (RPO,
+    arXiv 2404.19733). Without it the chosen answers of pairs that differ in a few tokens grow less likely too."""
     eta: float = Field(default=10.0, gt=0)
     """Soft SPPO: step size."""
     win_scale: float = Field(default=1.0, gt=0)
@@ -85,6 +88,8 @@ class PolicyConfig(BaseModel):
             raise ValueError(f"{self.method!r} has no beta" + ("; set eta" if self.method == "sppo" else ""))
         if self.kl_weight and self.method != "oreo":
             raise ValueError(f"kl_weight is OREO's, and {self.method!r} would not use it")
+        if self.sft_weight and self.method not in ("momentum_dpo", "dpo"):
+            raise ValueError(f"sft_weight is DPO's, and {self.method!r} would not use it")
         if self.batch_size % self.accumulation:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulation {self.accumulation}")
         if self.method == "kto" and self.batch_size // self.accumulation < 2:

@@ -146,6 +146,18 @@ def test_what_a_tool_said_is_never_scored(base: BaseModelFiles, tmp_path: Path) 
     assert made[0] == made[2] and made[1] == made[3]
 
 
+def test_the_likelihood_of_chosen_answers_may_count_beside_the_preference(base: BaseModelFiles, tmp_path: Path) -> None:
+    end = {}
+    for weight in (0.0, 1.0):
+        settings = config("momentum_dpo", sft_weight=weight)
+        made = train_policy(sums(16), settings, base=base, out=tmp_path / f"weight{weight}")
+        end[weight] = made.metrics
+    assert end[1.0]["logps/chosen"] > end[0.0]["logps/chosen"] + 0.1
+    assert end[1.0]["rewards/margins"] > end[1.0]["first_rewards/margins"]
+    with pytest.raises(UserError, match="sft_weight is DPO's"):
+        config("ipo", sft_weight=1.0)
+
+
 def test_gradient_checkpointing_changes_memory_and_not_the_adapter(base: BaseModelFiles, tmp_path: Path) -> None:
     """Two adapters share the layers that are computed again: each must be active in its own way back."""
     made = [

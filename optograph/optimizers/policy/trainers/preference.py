@@ -64,8 +64,10 @@ class MomentumDPOTrainer(DPOTrainer):
         return dataset
 
 
-def dpo_arguments(common: dict[str, Any], *, batch_size: int, beta: float) -> DPOConfig:
+def dpo_arguments(common: dict[str, Any], *, batch_size: int, beta: float, sft_weight: float = 0.0) -> DPOConfig:
     """Return TRL's arguments: pairs of about the same length together, none of them cut."""
+    if sft_weight:
+        common = common | {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, sft_weight]}
     return DPOConfig(
         **common,
         per_device_train_batch_size=batch_size,

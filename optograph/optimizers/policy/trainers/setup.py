@@ -161,9 +161,8 @@ def _dpo(setting: _Setting) -> Session:
     halves = [one.reshape(2, len(pairs)) for one in (current, previous)]
     data = paired_dataset(pairs, (halves[0][0], halves[0][1]), (halves[1][0], halves[1][1]), alpha)
     common = setting.common(len(pairs))
-    trainer = MomentumDPOTrainer(
-        model, dpo_arguments(common, batch_size=setting.part, beta=config.beta_or_default), data, setting.tokenizer
-    )
+    settings = dpo_arguments(common, batch_size=setting.part, beta=config.beta_or_default, sft_weight=config.sft_weight)
+    trainer = MomentumDPOTrainer(model, settings, data, setting.tokenizer)
     return Session(trainer, lambda folder: save_adapter(model, POLICY, folder))
 
 
