@@ -7,7 +7,6 @@ others wait. Passes of the model without gradients are counted: those are the re
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -217,7 +216,13 @@ def work(kind: str, folder: Path, options: argparse.Namespace) -> None:
         print(f"@{passes}", flush=True)
         trainer.train()
     sys.stdin.readline()
-    print(f"@{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}", flush=True)
+    print(f"@{peak_memory()}", flush=True)
+
+
+def peak_memory() -> float:
+    """Return this process's peak in MB; `getrusage` would count what the process that started it had."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def raw_trainer(model: Any, tokenizer: Any, rows: list[Any], config: Any, scratch: Path, *, precomputed: bool) -> Any:
