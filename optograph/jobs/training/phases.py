@@ -16,10 +16,10 @@ from optograph.jobs.training.parts import Moved, Trained
 from optograph.jobs.training.policy_lm import Sampling
 from optograph.jobs.training.prompts import improve_prompts
 from optograph.jobs.training.records import BASE, AdapterRecord, Collected, Link, Outcome, Settled, Training
-from optograph.jobs.training.rowset import by_adapter, keep_rows, read_kept, rows_of
+from optograph.jobs.training.rowset import RoundRows, by_adapter, keep_rows, read_kept, rows_of
 from optograph.optimizers import Verdict, judge
-from optograph.optimizers.policy import TrainingRow, preference_rows
-from optograph.optimizers.policy.config import PAIRED
+from optograph.optimizers.policy import TrainingRow
+from optograph.optimizers.policy.learnable import TIES, unlearnable
 from optograph.optimizers.records import Decision
 from optograph.serving import run_sync
 from optograph.serving.vllm.adapters import Probe
@@ -147,26 +147,31 @@ def _is_untrained(loop: TrainLoop) -> bool:
 
 def rows(loop: TrainLoop) -> None:
     """Make rows of the rollouts, and keep them beside the run."""
-    found, left_out = _rows_of(loop)
-    made = keep_rows(loop.run_dir, loop.state.round.number, found, left_out)
+    found = _rows_of(loop)
+    made = keep_rows(loop.run_dir, loop.state.round.number, found.rows, found.left_out)
     outcome = {} if made is None else made.model_dump(mode="json")
     state = loop.state.with_round(made=made)
-    if made is not None and _can_learn(loop, found, made.pairs):
+    reasons = _unlearnable(loop, found)
+    if any(reason is None for reason in reasons.values()):
         loop.save(state.but(phase="train"), outcome=outcome)
         return
-    reason = "there is not one whole rollout" if made is None else "all answers to a prompt earned the same"
+    different = sorted({str(reason) for reason in reasons.values()})
+    reason = different[0] if len(different) == 1 else "; ".join(f"{name}: {why}" for name, why in reasons.items())
     loop.save(rounds.nothing_learned(state, loop.section, f"Nothing to learn from: {reason}."), outcome=outcome)
 
 
-def _rows_of(loop: TrainLoop) -> tuple[list[TrainingRow], int]:
+def _unlearnable(loop: TrainLoop, found: RoundRows) -> dict[str, str | None]:
+    """Return why the rows of each adapter teach nothing, or None where they do."""
+    names = sorted(loop.state.links)
+    if not found.rows:
+        return dict.fromkeys(names, TIES if found.tied else "there is not one whole rollout")
+    parts = by_adapter(found.rows)
+    return {name: unlearnable(parts.get(name, []), loop.section) for name in names}
+
+
+def _rows_of(loop: TrainLoop) -> RoundRows:
     recent = [one.collected for one in loop.state.rounds[-loop.section.history :] if one.collected is not None]
     return rows_of(loop.session.journal, loop.section, recent, [one.id for one in loop.session.task.train])
-
-
-def _can_learn(loop: TrainLoop, found: Sequence[TrainingRow], pairs: int) -> bool:
-    if loop.section.method in PAIRED:
-        return pairs > 0
-    return loop.section.method == "sft" or len({row.reward for row in found}) > 1
 
 
 def train(loop: TrainLoop) -> None:
@@ -179,7 +184,7 @@ def train(loop: TrainLoop) -> None:
     adapters = dict(loop.state.adapters)
     for name, link in sorted(loop.state.links.items()):
         own = parts.get(name, [])
-        if not own or (loop.section.method in PAIRED and not preference_rows(own)):
+        if unlearnable(own, loop.section) is not None:
             continue
         made = _trained_on(loop, own, name, link)
         hash_ = loop.store.adopt(made.folder)
@@ -200,14 +205,14 @@ def _kept_rows(loop: TrainLoop) -> Sequence[TrainingRow]:
     kept = read_kept(loop.run_dir, made)
     if kept is not None:
         return kept
-    found, left_out = _rows_of(loop)
-    again = keep_rows(loop.run_dir, loop.state.round.number, found, left_out)
+    found = _rows_of(loop)
+    again = keep_rows(loop.run_dir, loop.state.round.number, found.rows, found.left_out)
     if again is None or again.content != made.content:
         raise StorageError(
             f"the rows in {made.file!r} are not those that were made, and the journal no longer gives them: it was "
             "damaged; start a new run"
         )
-    return found
+    return found.rows
 
 
 def _trained_on(loop: TrainLoop, found: Sequence[TrainingRow], name: str, link: Link) -> Trained:

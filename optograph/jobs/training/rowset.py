@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from optograph.errors import StorageError, UserError
@@ -29,10 +30,25 @@ FOLDER = "rows"
 _CREDIT: Mapping[str, Credit | TracedCredit] = {"broadcast": broadcast, "per_node": per_node, "graph": by_graph}
 
 
+@dataclass(frozen=True, slots=True)
+class RoundRows:
+    """The rows of a round.
+
+    Attributes:
+        rows: In an order of their own.
+        left_out: Rollouts without rows.
+        tied: Rows that were dropped because all answers to their prompt earned the same.
+    """
+
+    rows: list[TrainingRow]
+    left_out: int
+    tied: int
+
+
 def rows_of(
     journal: Journal, section: PolicySection, rounds: Sequence[Collected], examples: Sequence[str]
-) -> tuple[list[TrainingRow], int]:
-    """Return the rows of some rounds' rollouts, and how many rollouts were left out.
+) -> RoundRows:
+    """Return the rows of some rounds' rollouts.
 
     Args:
         journal: The run.
@@ -51,9 +67,8 @@ def rows_of(
     )
     order = {name: place for place, name in enumerate(examples)}
     rows = sorted(found.rows, key=lambda row: (order[row.example], _repeat(row), row.call))
-    if section.drop_ties:
-        rows = without_ties(rows)
-    return rows, found.unscored + found.incomplete + found.without_calls
+    kept = without_ties(rows) if section.drop_ties else rows
+    return RoundRows(kept, found.unscored + found.incomplete + found.without_calls, len(rows) - len(kept))
 
 
 def without_ties(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
