@@ -93,7 +93,8 @@ class PolicySection(PolicyConfig):
     """Whether examples whose rollouts all earned the same are left out: they teach little, and cost as much as others.
     Methods on pairs leave them out anyway."""
     credit: Literal["broadcast", "per_node", "graph"] = "broadcast"
-    """Credit of a rollout's calls: its score, the named scores of their nodes, or what goes back through its graph."""
+    """Credit of a rollout's calls: its score, the named scores of their nodes, or what goes back through its graph.
+    OREO takes the score only: its critic shares it out."""
     nodes: list[str] | None = None
     """Nodes that are trained; all where it is left out. Others are answered by the base model."""
     adapters: dict[str, str] = Field({})
@@ -140,6 +141,12 @@ class PolicySection(PolicyConfig):
             raise ValueError("momentum DPO learns from the last policy only: leave history at 1, reference at 'last'")
         if self.method == "grpo":
             raise ValueError("GRPO samples for itself, so it has no rounds here: see docs/training.md")
+        if self.method == "oreo" and self.credit != "broadcast":
+            raise ValueError(
+                f"OREO learns from the reward of the whole run, and its own critic shares it out over the calls, so "
+                f"credit {self.credit!r} would give it a wrong target: leave credit at 'broadcast', or take another "
+                "method"
+            )
         if self.first == "embedded" and self.start is not None:
             raise ValueError("the embedded engine cannot load the adapter of [policy.start]: leave first at 'server'")
         return self

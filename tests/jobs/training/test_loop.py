@@ -254,6 +254,49 @@ def test_rounds_without_differences_train_nothing(train: Run, job: Path, tmp_pat
     assert all(one is not None and one.reason.startswith("Nothing to learn") for one in settled)
 
 
+def test_an_adapter_whose_rows_teach_nothing_is_left_as_it_is(job: Path, train: Run, tmp_path: Path) -> None:
+    """The planner's answers all earn the same, which KTO refuses; the solver is trained all the same."""
+    app = job.parent / "app.py"
+    text = app.read_text(encoding="utf-8")
+    text = text.replace(
+        "        with call_context",
+        "        with call_context(node='plan'):\n"
+        "            await lm.complete(Request(prompt=question, max_tokens=4))\n"
+        "        with call_context",
+    )
+    text += (
+        "\n\ndef score(expected, output):\n"
+        "    good = float(output == expected)\n"
+        "    return og.Feedback({'plan': 0.5, 'solve': good}, aggregate='solve')\n"
+    )
+    app.write_text(text, encoding="utf-8")
+    toy = Toy()
+    settings = ('policy.adapters={solve = "solver"}', 'policy.credit="per_node"', 'task.scorer="app.py:score"')
+    result = train(toy, *settings, "policy.method=kto", "policy.rounds=1")
+    (round_,) = state_of(tmp_path / "run").rounds
+    assert list(round_.trained) == ["solver"]
+    assert result.best.values["adapter.policy"] == ""
+    assert [call["rows"] for call in toy.trainer.calls] == [24]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (("policy.method=sft", "policy.threshold=2"), "no answer earned as much as the threshold 2.0"),
+        (("policy.method=kto", "policy.threshold=-1"), "KTO needs good and bad answers"),
+        (("policy.drop_ties=true",), "all answers to a prompt earned the same"),
+    ],
+)
+def test_rounds_that_teach_nothing_say_why(train: Run, tmp_path: Path, settings: tuple[str, ...], reason: str) -> None:
+    given = write_adapter(tmp_path / "given", 1.0)
+    toy = Toy()
+    train(toy, f"policy.start.adapter={given}", "policy.rounds=1", *settings)
+    assert not toy.trainer.calls
+    settled = state_of(tmp_path / "run").round.settled
+    assert settled is not None
+    assert settled.reason.startswith(f"Nothing to learn from: {reason}")
+
+
 def test_examples_with_equal_rollouts_may_be_left_out(train: Run, tmp_path: Path) -> None:
     """What the rows lose is what taught nothing: each example that is left has answers that earned more and less."""
     trained: dict[bool, list[TrainingRow]] = {}
@@ -309,7 +352,8 @@ def test_the_embedded_engine_may_answer_what_comes_before_training(train: Run, t
         return f"yes {number}" if (request.seed or 0) % 2 else "no"
 
     toy.embedded = lambda: ScriptedLM(reply, name="embedded")
-    train(toy, 'policy.first="embedded"', f"policy.method={method}", 'policy.credit="graph"')
+    credit = "broadcast" if method == "oreo" else "graph"
+    train(toy, 'policy.first="embedded"', f"policy.method={method}", f"policy.credit={credit}")
     with Journal.read(tmp_path / "run") as journal:
         names = [call.identity["served_name"] for call in journal.calls() if 0 < call.context["repeat"] <= 3]
         later = [call.identity["served_name"] for call in journal.calls() if call.context["repeat"] > 3]
@@ -373,6 +417,8 @@ def test_no_policy_table_is_said_plainly(job: Path, tmp_path: Path) -> None:
         ('policy.method="momentum_dpo"\x00policy.history=2', "history"),
         ('policy.start={adapter = "a", rows = "b"}', "one of the two"),
         ('policy.keep="some"', "policy.keep"),
+        ('policy.credit="per_node"', "its own critic shares it out"),
+        ('policy.credit="graph"', "leave credit at 'broadcast'"),
         ("policy.server.pyton=1", "did you mean 'python'"),
     ],
 )
