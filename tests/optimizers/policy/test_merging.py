@@ -18,7 +18,7 @@ from optograph.optimizers.policy.quiet import quiet_libraries
 from optograph.serving import LlamaCppLM, Message, Request, fetch_model, find_model
 from tests.optimizers.policy.exports import make_adapter, make_gguf, make_llama
 
-QUESTIONS = ("What is the capital of France?", "Name three colours.", "Why is the sky blue?")
+QUESTIONS = ("What is the capital of France?", "Count from 1 to 10.", "Name three colours.", "Why is the sky blue?")
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +65,12 @@ def answers(path: Path, count: int) -> list[tuple[tuple[int, ...], list[int]]]:
 def test_smollm2_with_an_adapter_answers_embedded_as_in_transformers(file: Path, tmp_path: Path) -> None:
     base = base_model("local/smollm2-135m").folder
     adapter = make_adapter(base, tmp_path / "adapter", strength=0.02)
-    made = answers(export_gguf(base, adapter, tmp_path / "tuned.gguf", like=file), 20)
+    made = answers(export_gguf(base, adapter, tmp_path / "tuned.gguf", like=file), 24)
     with quiet_libraries():
         model = merged_model(base, adapter)
         plain = merged_model(base, None)
-    assert [greedy(model, prompt, 20) for prompt, _ in made] == [answer for _, answer in made]
-    prompt, answer = made[-1]
-    assert greedy(plain, prompt, 20) != answer, "the adapter changed nothing"
+    assert [greedy(model, prompt, 24) for prompt, _ in made] == [answer for _, answer in made]
+    assert any(greedy(plain, prompt, 24) != answer for prompt, answer in made), "the adapter changed nothing"
 
 
 def test_a_random_model_with_grouped_heads_answers_alike(tiny: Tiny, tmp_path: Path) -> None:
