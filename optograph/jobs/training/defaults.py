@@ -17,7 +17,7 @@ from optograph.optimizers.policy import TrainingRow
 from optograph.optimizers.policy.base import BaseModelFiles, base_model
 from optograph.optimizers.policy.config import PolicyConfig
 from optograph.serving import LM, Capabilities, load_lm
-from optograph.serving.vllm.adapters import Probe
+from optograph.serving.vllm.adapters import Probe, check_servable, read_adapter_config
 
 if TYPE_CHECKING:
     from optograph.optimizers.policy.training import TrainedPolicy
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CAPABILITIES = Capabilities(json_schema=True, choice=True, regex=True, logprobs=True, token_ids=True, max_logprobs=20)
 """What vLLM can do."""
 
+_LARGEST_RANK = 512  # that vLLM takes
 LOG = "server.log"
 """Name of the server's log in the run directory."""
 
@@ -48,10 +49,12 @@ def default_parts(job: Job, folder: Path, run_dir: Path) -> Parts:
     relative = folder / name
     base = base_model(relative if relative.is_dir() else name)
 
+    options = server_options(section, folder)
+
     def make_server() -> PolicyServer:
         from optograph.serving.vllm import VLLMServer
 
-        return VLLMServer(base.folder, log=run_dir / LOG, **server_options(section))
+        return VLLMServer(base.folder, log=run_dir / LOG, **options)
 
     embedded: Callable[[], LM] | None = None
     if section.first == "embedded":
@@ -75,10 +78,24 @@ def _check_installed(section: PolicySection) -> None:
     find_vllm(section.server.python)
 
 
-def server_options(section: PolicySection) -> dict[str, Any]:
-    """Return the server's options: those that the job gives, and ranks and numbers of adapters as it needs them."""
+def server_options(section: PolicySection, folder: Path) -> dict[str, Any]:
+    """Return the server's options: those that the job gives, and ranks and numbers of adapters as it needs them.
+
+    Args:
+        section: The job's table.
+        folder: Folder of the job file, which a given adapter is relative to.
+
+    Raises:
+        UserError: A given adapter cannot be served, or the job gives the server too small a rank.
+    """
     server: ServerSection = section.server
-    rank = section.rank * (2 if uses_momentum(section) else 1)
+    rank = _first_rank(section, folder) * (2 if uses_momentum(section) else 1)
+    if rank > min(server.max_lora_rank or _LARGEST_RANK, _LARGEST_RANK):
+        raise UserError(
+            f"the job's adapters reach rank {rank} (a new one keeps the rank of what it began from, and momentum adds "
+            f"two up), and the server takes {server.max_lora_rank or _LARGEST_RANK}: raise policy.server.max_lora_rank "
+            f"(up to {_LARGEST_RANK}), or train with a smaller rank"
+        )
     own = {"python", "device", "dtype", "max_model_len", "block_size", "kv_cache_gb", "threads", "ready_timeout_s"}
     options = {name: getattr(server, name) for name in own}
     return options | {
@@ -87,6 +104,18 @@ def server_options(section: PolicySection) -> dict[str, Any]:
         "max_loras": server.max_loras or len(section.adapter_names),
         "seed": section.seed % 2**31,
     }
+
+
+def _first_rank(section: PolicySection, folder: Path) -> int:
+    """Return the rank that all trained adapters have: that of what they began from."""
+    if section.start is None:
+        return section.rank
+    if section.start.adapter is None:
+        return section.first_training().rank
+    given = folder / section.start.adapter
+    check_servable(given, max_rank=_LARGEST_RANK)
+    config = read_adapter_config(given)
+    return max(int(config["r"]), *(int(one) for one in (config.get("rank_pattern") or {}).values()), 1)
 
 
 class PolicyTrainer:
@@ -155,13 +184,13 @@ class PolicyTrainer:
         from optograph.optimizers.policy.extrapolation import extrapolate_adapter
 
         moved = extrapolate_adapter(current, previous, alpha, out, base=self.base, rows=rows)
-        return Moved(moved.folder, moved.realised_share, self.probe(moved.folder))
+        return Moved(moved.folder, moved.realised_share, self.probe(moved.folder, start=current))
 
-    def probe(self, adapter: Path) -> Probe:
+    def probe(self, adapter: Path, start: Path | None = None) -> Probe:
         """Probe an adapter with a sentence of the tokenizer's."""
         from optograph.optimizers.policy.probe import make_probe
 
-        return make_probe(self.base, adapter, [sample_row(self.base)])
+        return make_probe(self.base, adapter, [sample_row(self.base)], start=start)
 
     def merge(self, adapter: Path, out: Path) -> Path:
         """Write base and adapter as one model."""
