@@ -243,12 +243,16 @@ def _reference(loop: TrainLoop, name: str, link: Link) -> Path | None:
 def serve(loop: TrainLoop) -> None:
     """Load what was trained, and make sure that it is what is served."""
     differences: dict[str, float] = {}
+    unclear: dict[str, tuple[str, ...]] = {}
     for name, one in loop.state.round.trained.items():
         loop.serving.model(one.adapter)
         found = loop.serving.difference(one.adapter)
         if found is not None:
             differences[name] = found
-    loop.save(loop.state.with_round(differences=differences).but(phase="evaluate"), outcome=differences)
+        if others := loop.serving.not_told_apart(one.adapter):
+            unclear[name] = others
+    state = loop.state.with_round(differences=differences, not_told_apart=unclear)
+    loop.save(state.but(phase="evaluate"), outcome=differences)
 
 
 def evaluate(loop: TrainLoop) -> None:

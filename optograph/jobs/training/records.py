@@ -125,6 +125,8 @@ class Round(Record):
         made: Its rows; None also where there was nothing to learn from.
         trained: Its trainings, by adapter.
         differences: How far the server's probe was off, by adapter, in nats.
+        not_told_apart: Whom the probe does not tell an adapter from, by adapter: ``"base"``, ``"start"`` (what its
+            training began from); the served weights could then be those.
         dev: Mean score on dev.
         settled: The verdict.
         prompts: Id of the best candidate after the prompts were optimized.
@@ -137,6 +139,7 @@ class Round(Record):
     made: Made | None = None
     trained: dict[str, Training] = {}
     differences: dict[str, float] = {}
+    not_told_apart: dict[str, tuple[str, ...]] = {}
     dev: float | None = None
     settled: Settled | None = None
     prompts: str | None = None

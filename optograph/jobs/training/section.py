@@ -62,7 +62,7 @@ class ServerSection(BaseModel):
     extra: list[str] = []
     """Further arguments of the server."""
     tolerance: float | None = Field(default=None, gt=0)
-    """Largest difference, in nats, of a token's log-probability between trainer and server: 0.01 for a server in
+    """Largest difference, in nats, of a token's log-probability between trainer and server: 0.001 for a server in
     float32 (which is a CPU's), else 0.5."""
     while_training: Literal["keep", "stop"] = "keep"
     """Whether the server stays up while weights are trained: ``stop`` frees its memory."""
@@ -74,7 +74,7 @@ class ServerSection(BaseModel):
             return self.tolerance
         gpu = self.device == "gpu" or (self.device == "auto" and Path("/dev/nvidiactl").exists())
         exact = self.dtype == "float32" or (self.dtype == "auto" and not gpu)
-        return 0.01 if exact else 0.5
+        return 1e-3 if exact else 0.5
 
 
 class PolicySection(PolicyConfig):

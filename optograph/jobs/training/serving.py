@@ -7,10 +7,11 @@ from collections.abc import Callable, Collection
 
 from optograph.errors import ServingError
 from optograph.jobs.training.parts import PolicyServer
-from optograph.jobs.training.records import BASE
+from optograph.jobs.training.records import BASE, STATE, TrainState
 from optograph.jobs.training.store import AdapterStore
 from optograph.serving import LM, run_sync
 from optograph.serving.vllm.adapters import Probe, ServedAdapterError, served_name
+from optograph.storage import Journal
 
 
 class Serving:
@@ -19,7 +20,7 @@ class Serving:
     Args:
         make: Makes the server.
         store: Where the adapters are.
-        probe_of: Gives the probe of an adapter, or None where there is none.
+        probe_of: Gives the probe of an adapter; None for one that does nothing yet.
         tolerance: Largest difference in nats.
     """
 
@@ -38,6 +39,7 @@ class Serving:
         self._server: PolicyServer | None = None
         self._models: dict[str, LM] = {}
         self._differences: dict[str, float] = {}
+        self._unclear: dict[str, tuple[str, ...]] = {}
 
     def ready(self, hash_: str) -> LM | None:
         """Return the model of an adapter that is loaded and checked already."""
@@ -47,7 +49,7 @@ class Serving:
         """Return the model of an adapter (`BASE`: of the base); server and adapter are started if need be.
 
         Raises:
-            ServedAdapterError: What is served is not the adapter.
+            ServedAdapterError: What is served is not the adapter, or nothing is there to check it with.
             ServingError: The server does not start, or refuses the adapter.
             StorageError: The adapter is gone or damaged.
         """
@@ -67,11 +69,16 @@ class Serving:
         """Return how far the probe of a loaded adapter was off, in nats; None where there was none."""
         return self._differences.get(hash_)
 
+    def not_told_apart(self, hash_: str) -> tuple[str, ...]:
+        """Return which others (``"base"``, ``"start"``) the probe of a loaded adapter does not tell it from."""
+        return self._unclear.get(hash_, ())
+
     def _load(self, server: PolicyServer, hash_: str) -> str:
+        probe = self._probe_of(hash_)
         name = server.load_adapter(self._store.folder(hash_))
         if name != served_name(hash_):
             raise ServedAdapterError(f"the server serves {name!r} where {served_name(hash_)!r} was loaded")
-        probe = self._probe_of(hash_)
+        self._unclear[hash_] = ("base",) if probe is None else probe.not_told_apart(self._tolerance)
         if probe is not None:
             try:
                 self._differences[hash_] = server.check_adapter(name, probe, tolerance=self._tolerance)
@@ -99,3 +106,23 @@ class Serving:
             finally:
                 if server is not None:
                     server.close()
+
+
+def recorded_probes(journal: Journal) -> Callable[[str], Probe | None]:
+    """Return what gives the probe of an adapter from the journal, as `Serving` wants it.
+
+    It raises `ServedAdapterError` where an adapter has none, unless it is ``fresh`` and so does nothing yet.
+    """
+
+    def find(hash_: str) -> Probe | None:
+        saved = journal.load_state(STATE)
+        record = None if saved is None else TrainState.model_validate(saved).adapters.get(hash_)
+        if record is not None and record.probe is not None:
+            return Probe.from_json(journal.get(record.probe))
+        if record is not None and record.made == "fresh":
+            return None
+        raise ServedAdapterError(
+            f"nothing is recorded that {served_name(hash_)!r} could be checked with: its probe is missing"
+        )
+
+    return find

@@ -22,16 +22,14 @@ from optograph.jobs.training.loop import TrainLoop
 from optograph.jobs.training.parameters import PREFIX, adapter_parameters
 from optograph.jobs.training.parts import Parts
 from optograph.jobs.training.policy_lm import AdapterLM, PolicyLM
-from optograph.jobs.training.records import STATE, TrainState
 from optograph.jobs.training.section import PolicySection
-from optograph.jobs.training.serving import Serving
+from optograph.jobs.training.serving import Serving, recorded_probes
 from optograph.jobs.training.store import AdapterStore
 from optograph.jobs.workflows import build_workflow, find_target, wants_model
 from optograph.optimizers import LoopResult, Optimizer
 from optograph.serving import LM, run_sync
 from optograph.serving.cache import sha256_of
-from optograph.serving.vllm.adapters import Probe, adapter_hash
-from optograph.storage import Journal
+from optograph.serving.vllm.adapters import adapter_hash
 
 MakeParts = Callable[[Job, Path, Path], Parts]
 """Makes the parts of a training from the job, its folder and the run directory."""
@@ -121,7 +119,7 @@ class _Policy:
 def _policy(job: Job, section: PolicySection, parts: Parts, books: Books, run_dir: Path) -> Iterator[_Policy]:
     """Put the policy behind the journal; its server, if one was started, and all models end with the block."""
     parameters, store = adapter_parameters(section.adapter_names), AdapterStore(run_dir)
-    serving = Serving(parts.make_server, store, _probes(books.journal), section.server.allowed_difference)
+    serving = Serving(parts.make_server, store, recorded_probes(books.journal), section.server.allowed_difference)
     model = section.base or job.models.task_model().name
     name = model if model.startswith("local/") else f"local/{Path(model).name}"  # as such it costs nothing
     weights = "+".join(parts.trainer.pinned.values())
@@ -200,17 +198,6 @@ def _pinned_start(section: PolicySection, base: Path) -> dict[str, str]:
     if not path.is_file():
         raise UserError(f"policy.start.rows: there is no file {str(path)!r} (paths are relative to the job file)")
     return {"policy.start rows": sha256_of(path)}
-
-
-def _probes(journal: Journal) -> Callable[[str], Probe | None]:
-    """Return what gives the probe of an adapter from the journal."""
-
-    def find(hash_: str) -> Probe | None:
-        saved = journal.load_state(STATE)
-        record = None if saved is None else TrainState.model_validate(saved).adapters.get(hash_)
-        return None if record is None or record.probe is None else Probe.from_json(journal.get(record.probe))
-
-    return find
 
 
 def _merge(section: PolicySection, parts: Parts, store: AdapterStore, result: RunResult, run_dir: Path) -> None:

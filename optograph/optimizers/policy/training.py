@@ -136,7 +136,7 @@ def train_policy(
             del session
             gc.collect()
             if main:
-                probe = make_probe(base, new, rows)
+                probe = make_probe(base, new, rows, start=folders["start"])
                 metrics = {**summary(curves.history), "seconds": time.monotonic() - began}
                 record = _record(rows, config, base, lineage, new, metrics, curves.history, probe)
                 (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class Probe:
         answer_ids: Token ids of the answer; at least one.
         logprobs: For each token of the answer its log-probability under the trained policy, given all tokens before
             it, at temperature 1; at most 0 but for rounding.
+        others: The same of policies that could be served by mistake, by their names: ``"base"`` is the base model,
+            ``"start"`` what the training began from.
 
     Raises:
         UserError: A part is empty, lengths differ, or a number is not finite.
@@ -64,6 +66,7 @@ class Probe:
     prompt_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    others: Mapping[str, tuple[float, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not self.prompt_ids or not self.answer_ids or len(self.answer_ids) != len(self.logprobs):
@@ -73,6 +76,11 @@ class Probe:
             )
         if not all(math.isfinite(one) for one in self.logprobs):
             raise UserError(f"the log-probabilities of a probe are finite, got {self.logprobs!r}")
+        for name, logprobs in self.others.items():
+            if len(logprobs) != len(self.logprobs) or not all(math.isfinite(one) for one in logprobs):
+                raise UserError(
+                    f"others[{name!r}] of a probe holds {len(self.logprobs)} finite log-probabilities, got {logprobs!r}"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -80,12 +88,14 @@ class Probe:
             "prompt_ids": list(self.prompt_ids),
             "answer_ids": list(self.answer_ids),
             "logprobs": list(self.logprobs),
+            "others": {name: list(logprobs) for name, logprobs in self.others.items()},
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Probe:
-        """Read what `to_json` wrote."""
-        return cls(tuple(data["prompt_ids"]), tuple(data["answer_ids"]), tuple(data["logprobs"]))
+        """Read what `to_json` wrote; older data has no ``others``."""
+        others = {name: tuple(logprobs) for name, logprobs in data.get("others", {}).items()}
+        return cls(tuple(data["prompt_ids"]), tuple(data["answer_ids"]), tuple(data["logprobs"]), others)
 
     def difference(self, served: Sequence[float]) -> float:
         """Return the largest absolute difference of a token's log-probability, in nats.
@@ -102,6 +112,25 @@ class Probe:
                 f"{len(self.logprobs)}, or one that is not finite"
             )
         return max(abs(one - other) for one, other in zip(self.logprobs, served, strict=True))
+
+    def not_told_apart(self, tolerance: float) -> tuple[str, ...]:
+        """Return the names of the others that a server could serve unseen: within twice the tolerance at each token."""
+        return tuple(name for name, other in self.others.items() if self.difference(other) <= 2 * tolerance)
+
+    def mistaken_for(self, served: Sequence[float], tolerance: float) -> str | None:
+        """Return which of the others, told apart from the policy, is at least as near to what was served; None if none.
+
+        Args:
+            served: What the server gave for each token of the answer; near is a small sum of absolute differences.
+            tolerance: As for `not_told_apart`.
+        """
+        unclear, own = self.not_told_apart(tolerance), _distance(served, self.logprobs)
+        told = [name for name in self.others if name not in unclear]
+        return next((name for name in told if _distance(served, self.others[name]) <= own), None)
+
+
+def _distance(some: Sequence[float], others: Sequence[float]) -> float:
+    return math.fsum(abs(one - other) for one, other in zip(some, others, strict=True))
 
 
 def adapter_hash(folder: str | Path) -> str:

@@ -18,7 +18,8 @@ from typing import Any
 from optograph.errors import ServingError, UserError
 from optograph.secrets import register_secret
 from optograph.serving.base import BaseLM
-from optograph.serving.vllm.adapters import Probe, ServedAdapterError, adapter_hash, check_servable, served_name
+from optograph.serving.vllm.adapters import Probe, adapter_hash, check_servable, served_name
+from optograph.serving.vllm.checking import check_served
 from optograph.serving.vllm.command import Device, ServerOptions, checked_extra, command_for, server_environment
 from optograph.serving.vllm.control import Control
 from optograph.serving.vllm.interpreter import Installation, find_vllm
@@ -285,7 +286,8 @@ class VLLMServer:
         """Assert that what is served under a name is the adapter that was trained.
 
         It must be listed as an adapter of the base model, its folder must still have the hash that its name says, and
-        the server must give the tokens of the probe's answer the log-probabilities that the trainer gave them.
+        the server must give the tokens of the probe's answer the log-probabilities that the trainer gave them, and
+        not those of the probe's ``others`` (as far as it tells them apart, see `Probe.not_told_apart`).
 
         Args:
             name: A name that `load_adapter` gave.
@@ -300,35 +302,7 @@ class VLLMServer:
             ServedAdapterError: Another adapter, or none, is served under that name.
             UserError: A tolerance that is not above 0.
         """
-        if not tolerance > 0:
-            raise UserError(f"tolerance must be above 0, got {tolerance!r}")
-        control = self._running()
-        entry = next((one for one in control.models() if one.name == name), None)
-        if entry is None:
-            raise ServedAdapterError(
-                f"no adapter is served as {name!r}; there are {', '.join(map(repr, self.adapters())) or 'none'}"
-            )
-        if entry.parent != self.options.name:
-            raise ServedAdapterError(f"{name!r} is served as a model of its own, not as an adapter of the base model")
-        try:
-            on_disk = served_name(adapter_hash(entry.root))
-        except UserError as error:
-            raise ServedAdapterError(f"the adapter served as {name!r} is not on disk any more: {error}") from None
-        if on_disk != name:
-            raise ServedAdapterError(
-                f"the adapter served as {name!r} has changed on disk: {entry.root!r} has another hash"
-            )
-        served = control.logprobs(name, probe.prompt_ids, probe.answer_ids)
-        difference = probe.difference(served)
-        if difference <= tolerance:
-            return difference
-        base = control.logprobs(self.options.name, probe.prompt_ids, probe.answer_ids)
-        same = max(abs(one - other) for one, other in zip(served, base, strict=True)) <= tolerance
-        hint = "; it answers like the base model" if same else ""
-        raise ServedAdapterError(
-            f"what is served as {name!r} is not what was trained: a log-probability of the probe differs by "
-            f"{difference:.3g} nats, and {tolerance:.3g} are allowed{hint}"
-        )
+        return check_served(self._running(), self.options.name, name, probe, tolerance)
 
     def _running(self) -> Control:
         self.check_alive()

@@ -60,7 +60,7 @@ class TinyServer:
             logits = self._models[name](ids).logits[0, len(probe.prompt_ids) - 1 : -1]
         found = logits.float().log_softmax(-1).gather(-1, ids[0, len(probe.prompt_ids) :, None])[:, 0]
         difference = probe.difference(found.tolist())
-        if difference > tolerance:
+        if difference > tolerance or probe.mistaken_for(found.tolist(), tolerance) is not None:
             raise ServedAdapterError(f"{name!r} is off by {difference:.3g}")
         return difference
 

@@ -125,7 +125,16 @@ def test_the_probe_is_what_the_saved_adapter_says(base: BaseModelFiles, tmp_path
     plain = train_policy(sums(8), config("sft", learning_rate=1e-9), base=base, out=tmp_path / "b")
     again = make_probe(base, made.folder, sums(8))
     assert again == made.probe
-    assert made.probe.difference(plain.probe.logprobs) > 0.1
+    assert made.probe.difference(make_probe(base, plain.folder, sums(8)).others["base"]) > 0.1
+    assert set(made.probe.others) == {"base"} and not made.probe.not_told_apart(1e-3)
+    assert plain.probe.not_told_apart(1e-3) == ("base",)
+    more = train_policy(sums(8), config("sft"), base=base, out=tmp_path / "c", start=made.folder)
+    assert set(more.probe.others) == {"start", "base"} and not more.probe.not_told_apart(1e-3)
+    one = [row for row in sums(8) if row.input_ids[row.prompt_length :] == more.probe.answer_ids]
+    starts = [make_probe(base, made.folder, [row]) for row in one]
+    (start,) = [probe for probe in starts if probe.prompt_ids == more.probe.prompt_ids]
+    assert more.probe.others["start"] == pytest.approx(start.logprobs, abs=1e-5)
+    assert more.probe.others["base"] == pytest.approx(start.others["base"], abs=1e-5)
 
 
 def test_what_a_tool_said_is_never_scored(base: BaseModelFiles, tmp_path: Path) -> None:

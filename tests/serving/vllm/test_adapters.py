@@ -140,3 +140,21 @@ def test_probes_compare_and_go_to_json_and_back() -> None:
     for parts in (((), (3,), (-1.0,)), ((1,), (), ()), ((1,), (3, 4), (-1.0,)), ((1,), (3,), (float("-inf"),))):
         with pytest.raises(UserError, match="probe"):
             Probe(*parts)
+
+
+def test_a_probe_tells_the_policy_from_others() -> None:
+    others = {"base": (-0.5, -1.25), "start": (-0.5, -1.015)}
+    probe = Probe((1, 2), (3, 4), (-0.5, -1.0), others)
+    assert Probe.from_json(json.loads(json.dumps(probe.to_json()))) == probe
+    old = probe.to_json()
+    del old["others"]
+    assert Probe.from_json(old).not_told_apart(0.01) == ()
+    assert probe.not_told_apart(0.01) == ("start",)
+    assert probe.not_told_apart(0.005) == ()
+    assert probe.not_told_apart(1.0) == ("base", "start")
+    assert probe.mistaken_for([-0.5, -1.009], 0.005) == "start"
+    assert probe.mistaken_for([-0.5, -1.009], 0.01) is None  # nearer to the start, which nobody could tell
+    assert probe.mistaken_for([-0.5, -1.2], 0.01) == "base"
+    for wrong in ((-1.0,), (-1.0, float("nan"))):
+        with pytest.raises(UserError, match=r"others\['base'\] of a probe holds 2 finite"):
+            Probe((1, 2), (3, 4), (-0.5, -1.0), {"base": wrong})
