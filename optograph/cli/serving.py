@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from optograph.cli.output import AsJson, console, print_json, say
-from optograph.errors import ServingError
+from optograph.errors import ServingError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -144,16 +144,23 @@ def _key_in_file(path: Path | None, key: str) -> Iterator[Path]:
     """Keep the key in a file that its owner alone can read, until the end of the block."""
     from optograph.serving.cache import cache_dir
 
-    path = path if path is not None else cache_dir() / "serve" / f"{os.getpid()}.key"
+    if path is None:
+        path = cache_dir() / "serve" / f"{os.getpid()}.key"
+        path.unlink(missing_ok=True)  # of a process that was killed, and had the same number
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except FileExistsError:
+        raise UserError(f"--key-file: {str(path)!r} is there already; remove it, or name a new file") from None
     with os.fdopen(handle, "w", encoding="ascii") as file:
-        os.fchmod(file.fileno(), 0o600)  # the file may have been there
+        made = os.fstat(handle)
         file.write(key + "\n")
     try:
         yield path
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.lstat(), made):
+                path.unlink()
 
 
 def _announce(shown: Console, server: VLLMServer, adapters: list[str], key_file: Path, *, as_json: bool) -> None:

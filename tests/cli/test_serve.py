@@ -61,8 +61,6 @@ def test_one_document_then_a_clean_end(model: Path, signal_: int) -> None:
 
 def test_what_a_person_reads(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "my.key"
-    path.write_text("old")
-    path.chmod(0o644)
     with serve(model, "--key-file", str(path)) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(6)]
@@ -73,6 +71,16 @@ def test_what_a_person_reads(model: Path, tmp_path: Path) -> None:
     assert len(key) >= 32 and key not in text
     assert f'export VLLM_API_KEY="$(cat {path})"' in text
     assert "http://127.0.0.1:" in text and "vllm/base@http://127.0.0.1:" in text
+
+
+def test_a_file_that_is_there_is_never_taken_for_the_key(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "my.key"
+    path.write_text("old")
+    with serve(model, "--json", "--key-file", str(path)) as process:
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert "is there already" in json.loads(out)["error"]["message"]
+    assert path.read_text() == "old"
 
 
 def test_a_failed_start_is_an_error_without_a_traceback(model: Path) -> None:
