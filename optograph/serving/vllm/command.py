@@ -62,7 +62,8 @@ class ServerOptions:
         if self.kv_cache_gb is not None and not (math.isfinite(self.kv_cache_gb) and self.kv_cache_gb > 0):
             raise UserError(f"kv_cache_gb must be above 0, got {self.kv_cache_gb!r}")
         for one in self.extra:
-            if one.partition("=")[0].replace("_", "-") in _OURS:
+            option = one.partition("=")[0].replace("_", "-")
+            if option.startswith("--") and any(own.startswith(option) for own in _OURS):  # argparse takes beginnings
                 raise UserError(f"{one!r} is not for extra: the server sets it itself")
 
     @property

@@ -198,6 +198,8 @@ def test_the_environment_holds_the_key_and_speaks_to_nobody(monkeypatch: pytest.
         ({"max_lora_rank": 513}, "at most 512"),
         ({"kv_cache_gb": 0.0}, "above 0"),
         ({"extra": ["--api-key=mine"]}, "not for extra"),
+        ({"extra": ["--hos", "0.0.0.0"]}, "'--hos' is not for extra"),
+        ({"extra": ["--served_mod=x"]}, "not for extra"),
         ({"extra": "--seed 1"}, "a list of arguments"),
         ({"ready_timeout_s": 0}, "ready_timeout_s must be above 0"),
     ],
