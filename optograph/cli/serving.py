@@ -74,8 +74,8 @@ def serve(
             stack.enter_context(server)
         adapters = [server.load_adapter(one) for one in adapter or ()]
         path = stack.enter_context(_key_in_file(key_file, server.api_key))
-        _announce(shown, server, adapters, path, as_json=as_json)
         try:
+            _announce(shown, server, adapters, path, as_json=as_json)
             _watch(shown, server, every)
         except KeyboardInterrupt:
             say("stopping")
