@@ -56,6 +56,7 @@ bench: .venv/.setup .venv-vllm/.setup  ## every benchmark, one after the other
 	$(BIN)/python benchmarks/faults.py
 	$(BIN)/python benchmarks/sandbox.py
 	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/langgraph_overhead.py
 	$(BIN)/python benchmarks/blame.py
 	$(BIN)/python benchmarks/killtest.py --kills 200 --peer gepa
