@@ -14,7 +14,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 APP = runpy.run_path(str(HERE / "app.py"))
-SPLITS = {"demonstrations": 36, "train": 306, "dev": 108, "test": 306}
+SPLITS = {"demonstrations": 44, "train": 308, "dev": 110, "test": 308}
 SEED = 5
 NAMES = (
     *("Ann", "Ben", "Carl", "Dora", "Emil", "Faye", "Gus", "Hana", "Ivo", "Jana"),
@@ -40,156 +40,167 @@ class Kind:
     derived: dict[str, str] = field(default_factory=dict)
 
 
+SMALL, MIDDLE, LARGE = (3, 9), (11, 29), (31, 98)
+MINUS, PLUS, TIMES, BY = "{a} - {b}", "{a} + {b}", "{a} * {b}", "{a} / {b}"
+BOTH = {"a": LARGE, "b": MIDDLE}
+FACTORS = {"a": MIDDLE, "b": SMALL}
+SHARED = {"each": MIDDLE, "b": SMALL}
+WHOLE = {"a": "{each} * {b}"}
+
 KINDS = (
+    Kind(("Take {b} from {a}.", "What is {b} less than {a}?"), BOTH, MINUS),
     Kind(
         (
-            "{n} {things} cost ${p} each. What is the change from ${paid}?",
-            "{x} pays with ${paid} for {n} {things} at ${p} each. How much comes back?",
+            "{x} has {a} {things}, {b} more than {y}. How many has {y}?",
+            "{x} has {b} more {things} than {y}, and {a} in all. How many has {y}?",
         ),
-        {"n": (3, 9), "p": (3, 11), "hundreds": (1, 3)},
-        "{paid} - {n} * {p}",
-        {"paid": "{hundreds} * 100"},
+        BOTH,
+        MINUS,
+    ),
+    Kind(
+        ("{b} of {a} {things} are broken. How many are good?", "{x} had {a} {things} and lost {b}. How many are left?"),
+        BOTH,
+        MINUS,
     ),
     Kind(
         (
-            "{x} has {a} {things}, {y} has {b} more. How many together?",
-            "{x} owns {a} {things}; {y} owns {b} more than {x}. How many do both own?",
+            "{x} pays with ${a} for a ${b} book. What is the change?",
+            "A ${b} lamp is paid with ${a}. How much comes back?",
         ),
-        {"a": (20, 90), "b": (3, 19)},
-        "{a} + {a} + {b}",
+        BOTH,
+        MINUS,
+    ),
+    Kind(
+        ("{x} is {a}; {y} is {b} years younger. How old is {y}?", "{x} is {a} now. How old was {x} {b} years ago?"),
+        BOTH,
+        MINUS,
     ),
     Kind(
         (
-            "{x} has {a} {things}, {y} has {b} fewer. How many together?",
-            "{x} found {a} {things} and {y} {b} less. What is their total?",
+            "{b} of the {a} km to town are done. How far is it still?",
+            "{x} has read {b} of {a} pages. How many are left to read?",
         ),
-        {"a": (40, 90), "b": (3, 19)},
-        "{a} + {a} - {b}",
+        BOTH,
+        MINUS,
     ),
     Kind(
         (
-            "Take {b} from {a}.",
-            "{x} has {a} {things}, which is {b} more than {y} has. How many has {y}?",
+            "{x} has {a} {things}; {y} has {b} more. How many has {y}?",
+            "{y} has {b} more {things} than {x}, who has {a}. How many has {y}?",
         ),
-        {"a": (40, 99), "b": (3, 30)},
-        "{a} - {b}",
+        BOTH,
+        PLUS,
     ),
     Kind(
         (
-            "{total} {things} are shared by {n} children. How many each?",
-            "{n} boxes hold {total} {things} in equal parts. How many in a box?",
+            "{x} gave {b} {things} away and has {a} left. How many were there before?",
+            "{x} lost {b} {things}; {a} are left. How many had {x} at first?",
         ),
-        {"n": (3, 9), "each": (11, 29)},
-        "{total} / {n}",
-        {"total": "{n} * {each}"},
+        BOTH,
+        PLUS,
+    ),
+    Kind(
+        ("{x} is {a}. How old is {x} in {b} years?", "{y} is {b} years younger than {x} and is {a}. How old is {x}?"),
+        BOTH,
+        PLUS,
     ),
     Kind(
         (
-            "{x} has {total} {things}, keeps {b} and gives the rest to {n} friends in equal parts. How many for each?",
-            "Of {total} {things}, {b} are lost. {n} people share the rest. How many each?",
+            "After ${b} off, a coat costs ${a}. What did it cost before?",
+            "{x} pays ${b} less than the price, ${a}. What was the price?",
         ),
-        {"n": (3, 9), "each": (4, 15), "b": (2, 9)},
-        "({total} - {b}) / {n}",
-        {"total": "{n} * {each} + {b}"},
+        BOTH,
+        PLUS,
     ),
     Kind(
         (
-            "{x} has {a} {things} and buys {n} bags of {k}. How many now?",
-            "There are {a} loose {things} and {n} boxes with {k} in each. How many in all?",
+            "{a} boys and {b} girls are here. How many children?",
+            "{x} found {a} {things} and {y} {b}. What is their total?",
         ),
-        {"a": (11, 60), "n": (3, 9), "k": (3, 15)},
-        "{a} + {n} * {k}",
+        BOTH,
+        PLUS,
+    ),
+    Kind(
+        ("{b} bags hold {a} {things} each. How many are there?", "{x} buys {a} {things} a day. How many in {b} days?"),
+        FACTORS,
+        TIMES,
     ),
     Kind(
         (
-            "{n} bags of {k} {things}; {b} are bad. How many are good?",
-            "From {n} boxes of {k} {things}, {b} are sold. How many remain?",
+            "A train goes {a} km an hour. How far in {b} hours?",
+            "A pump gives {a} litres a minute. How much in {b} minutes?",
         ),
-        {"n": (4, 9), "k": (7, 15), "b": (3, 20)},
-        "{n} * {k} - {b}",
+        FACTORS,
+        TIMES,
     ),
     Kind(
         (
-            "A train goes {v} km an hour. How far in {h} hours?",
-            "A pump gives {v} litres a minute. How many litres in {h} minutes?",
+            "{x} has {a} {things}; {y} has {b} times as many. How many has {y}?",
+            "{y} has {b} times the {a} {things} of {x}. How many has {y}?",
         ),
-        {"v": (12, 90), "h": (3, 12)},
-        "{v} * {h}",
-    ),
-    Kind(
-        (
-            "A car goes {v} km an hour. How many hours for {far} km?",
-            "A book has {far} pages; {x} reads {v} a day. How many days?",
-        ),
-        {"v": (12, 60), "h": (3, 12)},
-        "{far} / {v}",
-        {"far": "{v} * {h}"},
-    ),
-    Kind(
-        (
-            "A field is {a} m long and {b} m wide. How long is the fence around it?",
-            "What is the perimeter of a {a} by {b} rectangle?",
-        ),
-        {"a": (12, 60), "b": (3, 11)},
-        "2 * ({a} + {b})",
+        FACTORS,
+        TIMES,
     ),
     Kind(
         (
             "A floor is {a} m long and {b} m wide. How many square metres?",
-            "What is the area of a {a} by {b} rectangle?",
+            "A hall has {b} rows of {a} seats. How many seats?",
         ),
-        {"a": (12, 60), "b": (3, 11)},
-        "{a} * {b}",
+        FACTORS,
+        TIMES,
     ),
     Kind(
         (
-            "{x} has {a} {things}, {y} has {k} times as many. How many together?",
-            "{y} owns {k} times the {a} {things} of {x}. How many do both own?",
+            "{b} children got {a} {things} each and none is left. How many were there?",
+            "Shared by {b} people, the prize is ${a} for each. How much is the prize?",
         ),
-        {"a": (11, 40), "k": (3, 9)},
-        "{a} + {k} * {a}",
+        FACTORS,
+        TIMES,
+    ),
+    Kind(
+        ("{a} {things} are shared by {b} children. How many each?", "{b} people share ${a}. How much does each get?"),
+        SHARED,
+        BY,
+        WHOLE,
     ),
     Kind(
         (
-            "What is the average of {a} and {b}?",
-            "One day {a} guests came, the next day {b}. How many a day on average?",
+            "A car goes {b} km a minute. How many minutes for {a} km?",
+            "{x} reads {b} pages a day. How many days for {a} pages?",
         ),
-        {"a": (11, 60), "b": (11, 60)},
-        "({a} + {b}) / 2",
+        SHARED,
+        BY,
+        WHOLE,
     ),
     Kind(
         (
-            "A ${p} coat is {off}% off. What is the price?",
-            "A shop takes {off} percent off a ${p} lamp. What does it cost now?",
+            "{x} has {a} {things}, {b} times as many as {y}. How many has {y}?",
+            "{x} has {b} times as many {things} as {y}, and {a} in all. How many has {y}?",
         ),
-        {"tens": (4, 24), "fives": (1, 9)},
-        "{p} - {p} * {off} / 100",
-        {"p": "{tens} * 10", "off": "{fives} * 5"},
+        SHARED,
+        BY,
+        WHOLE,
+    ),
+    Kind(
+        ("{b} tickets cost ${a}. What does one cost?", "{x} earns ${a} in {b} hours. How much an hour?"),
+        SHARED,
+        BY,
+        WHOLE,
+    ),
+    Kind(
+        ("{a} {things} go into bags of {b}. How many bags?", "{a} people sit at tables of {b}. How many tables?"),
+        SHARED,
+        BY,
+        WHOLE,
     ),
     Kind(
         (
-            "{n} friends each buy a ${a} ticket and a ${b} drink. What do they pay?",
-            "A set is a ${a} cup and a ${b} plate. How much are {n} sets?",
+            "A floor of {a} square metres is {b} m wide. How long is it?",
+            "{a} seats are in {b} equal rows. How many in a row?",
         ),
-        {"n": (3, 9), "a": (3, 19), "b": (3, 19)},
-        "{n} * ({a} + {b})",
-    ),
-    Kind(
-        (
-            "{x} is {a}. {y} is {b} years younger. How old is {y} in {c} years?",
-            "{y} is {b} years younger than {x}, who is {a}. What is the age of {y} {c} years from now?",
-        ),
-        {"a": (20, 60), "b": (3, 15), "c": (3, 15)},
-        "{a} - {b} + {c}",
-    ),
-    Kind(
-        (
-            "{x} gives away half of {a} {things}, then finds {b}. How many now?",
-            "Half of the {a} {things} are sold and {b} new ones come. How many are there?",
-        ),
-        {"half": (11, 45), "b": (3, 30)},
-        "{a} / 2 + {b}",
-        {"a": "2 * {half}"},
+        SHARED,
+        BY,
+        WHOLE,
     ),
 )
 
