@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Literal
 
 from optograph.errors import UserError
 from optograph.serving.vllm.interpreter import Installation, environment_for
+from optograph.serving.vllm.plugins import plugin_folder
 
 Device = Literal["auto", "cpu", "gpu"]
 
@@ -146,6 +148,7 @@ def server_environment(options: ServerOptions, installation: Installation, key: 
             "VLLM_CPU_OMP_THREADS_BIND": environment.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
             # the first request for logprobs would wait half a minute for a C++ compiler
             "TORCH_COMPILE_DISABLE": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(plugin_folder()), environment.get("PYTHONPATH")))),
         }
         if options.threads is not None:
             environment["OMP_NUM_THREADS"] = str(options.threads)

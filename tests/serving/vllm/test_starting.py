@@ -17,6 +17,7 @@ import pytest
 from optograph.errors import ServingError, UserError
 from optograph.serving.vllm import Installation, VLLMServer, find_vllm, model_weights, parse_metrics, server
 from optograph.serving.vllm.command import ServerOptions, command_for, server_environment
+from optograph.serving.vllm.plugins import plugin_folder
 from tests.serving.vllm.program import stand_in
 
 ROOT = Path(__file__).parents[3]
@@ -184,9 +185,14 @@ def test_the_environment_holds_the_key_and_speaks_to_nobody(monkeypatch: pytest.
     assert cpu["VLLM_API_KEY"] == "the-key" and cpu["OMP_NUM_THREADS"] == "3"
     assert (cpu["OMP_WAIT_POLICY"], cpu["VLLM_CPU_OMP_THREADS_BIND"]) == ("PASSIVE", "nobind")
     assert cpu["VLLM_NO_USAGE_STATS"] == cpu["DO_NOT_TRACK"] == cpu["HF_HUB_DISABLE_TELEMETRY"] == "1"
-    assert "PYTHONPATH" not in cpu and "HF_HUB_OFFLINE" not in cpu
+    assert cpu["PYTHONPATH"] == str(plugin_folder()) and "HF_HUB_OFFLINE" not in cpu
     gpu = server_environment(options(model=str(ROOT)), installed(cpu=False), "the-key")
-    assert gpu["HF_HUB_OFFLINE"] == "1" and "OMP_NUM_THREADS" not in gpu and "TORCH_COMPILE_DISABLE" not in gpu
+    assert (
+        gpu["HF_HUB_OFFLINE"] == "1"
+        and "OMP_NUM_THREADS" not in gpu
+        and "TORCH_COMPILE_DISABLE" not in gpu
+        and "PYTHONPATH" not in gpu
+    )
 
 
 @pytest.mark.parametrize(
