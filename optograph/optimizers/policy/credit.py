@@ -88,15 +88,17 @@ def critic_advantages(
     last: Literal["reward", "critic"] = "reward",
     batch_size: int = 16,
 ) -> list[TrainingRow]:
-    """Return the rows with the advantage of each call for its reward: V after the answer less V before it.
+    """Return the rows with the advantage of each call for its reward: V at the answer's end less V before it.
 
-    What happens between two calls, such as a tool's answer, changes V too, and is credited to nobody.
+    V is read where OREO trains it, in states in which the policy chose a token: before the answer's first, and before
+    its last, which as a rule ends the turn. What happens between two calls, such as a tool's answer, changes V too, and
+    is credited to nobody.
 
     Args:
         rows: Rows of whole rollouts, with the rollout's total as their reward (`broadcast`).
         critic: The value function.
-        last: What V is after the last call of a rollout among the rows: ``"reward"``, its known reward, or the
-            critic's guess of it.
+        last: What V is at the end of the last call of a rollout among the rows: ``"reward"``, its known reward, or
+            the critic's guess of it.
         batch_size: Rows that the critic sees at once, at least 1.
 
     Raises:
@@ -112,7 +114,7 @@ def critic_advantages(
         batch = rows[start : start + batch_size]
         for row, values in zip(batch, _values(critic, batch), strict=True):
             ends = last == "reward" and row.call == final[row.rollout]
-            after = row.reward if ends else values[-1]
+            after = row.reward if ends else values[row.last_action - 1]
             made.append(row.model_copy(update={"reward": after - values[row.prompt_length - 1]}))
     return made
 

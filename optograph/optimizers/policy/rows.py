@@ -56,6 +56,11 @@ class TrainingRow(_Frozen):
         return self.action_mask.index(True)
 
     @property
+    def last_action(self) -> int:
+        """Place of the last token that the policy wrote."""
+        return len(self.action_mask) - 1 - self.action_mask[::-1].index(True)
+
+    @property
     def actions(self) -> int:
         """Number of tokens that the policy wrote in this row."""
         return sum(self.action_mask)

@@ -22,7 +22,7 @@ class Answer:
 
     Attributes:
         text: What was written.
-        value: V of the state after it.
+        value: V of the state after it; of a finished one, before the token that ended it.
         finished: Whether the model ended it by itself.
         steps: Number of steps.
     """
@@ -157,7 +157,7 @@ class _Search:
                 text = completion.texts[place] if finished or reason == "length" else self._whole(completion, place)
                 made = Answer(beam.text + text, 0.0, finished, beam.steps + 1)
                 found.setdefault(made.text + "\0" * finished, (made, ids))
-        values = await _values(self.critic, [ids for _, ids in found.values()])
+        values = await _values(self.critic, [(ids, one.finished) for one, ids in found.values()])
         return [replace(one, value=value) for (one, _), value in zip(found.values(), values, strict=True)]
 
     def _whole(self, completion: Completion, place: int) -> str:
@@ -182,7 +182,7 @@ async def abest_of_k(lm: LM, critic: Critic, request: Request, k: int) -> Search
 
 
 def best_of_k(lm: LM, critic: Critic, request: Request, k: int) -> SearchResult:
-    """Sample K answers, and rank them by the critic's value of the state after each.
+    """Sample K answers, and rank them by the critic's value of each, read as OREO trained it (see `Answer`).
 
     Args:
         lm: A model that gives token ids.
@@ -242,11 +242,9 @@ class BestOfLM(BaseLM):
 async def _sampled(lm: LM, critic: Critic, request: Request) -> tuple[SearchResult, tuple[Completion, int]]:
     """Answer and value a request of several texts; the completion comes along, with the place of the best text."""
     completion = await lm.complete(request)
-    values = await _values(critic, [_ids(completion, place) for place in range(len(completion.texts))])
-    answers = [
-        Answer(text, value, reason != "length")
-        for text, value, reason in zip(completion.texts, values, completion.finish_reasons, strict=True)
-    ]
+    finished = [reason != "length" for reason in completion.finish_reasons]
+    values = await _values(critic, [(_ids(completion, place), ended) for place, ended in enumerate(finished)])
+    answers = [Answer(*one) for one in zip(completion.texts, values, finished, strict=True)]
     best = max(range(len(answers)), key=lambda place: answers[place].value)
     return SearchResult(answers[best], tuple(_ranked(answers)), completion.usage), (completion, best)
 
@@ -262,12 +260,18 @@ def _ids(completion: Completion, place: int) -> list[int]:
     return [*prompt, *answer]
 
 
-async def _values(critic: Critic, sequences: Sequence[Sequence[int]]) -> list[float]:
-    """Return the value of the state after each sequence; the critic works in a thread."""
-    given = await asyncio.to_thread(critic.values, sequences)
-    values = [float(one[-1]) if len(one) else math.nan for one in given]
-    if len(values) != len(sequences) or not all(math.isfinite(one) for one in values):
-        raise UserError(f"the critic must give finite values for {len(sequences)} sequences, got {values!r}")
+async def _values(critic: Critic, texts: Sequence[tuple[Sequence[int], bool]]) -> list[float]:
+    """Return the value of each (token ids, whether they were ended); the critic works in a thread.
+
+    OREO trains a critic on the states in which a token was chosen. Nothing is chosen after the token that ends an
+    answer, so an ended one is valued before it.
+    """
+    given = await asyncio.to_thread(critic.values, [ids for ids, _ in texts])
+    if [len(one) for one in given] != [len(ids) for ids, _ in texts]:
+        raise UserError(f"the critic must give one value a token, got {[len(one) for one in given]!r} values")
+    values = [float(one[-2 if ended else -1]) for one, (_, ended) in zip(given, texts, strict=True)]
+    if not all(math.isfinite(one) for one in values):
+        raise UserError(f"the critic must give finite values for {len(texts)} sequences, got {values!r}")
     return values
 
 

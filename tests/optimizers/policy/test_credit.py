@@ -155,15 +155,23 @@ class Sums:
 
 
 def test_a_call_is_worth_what_it_changed_in_the_critics_eyes() -> None:
-    rows = [row([1, 2, 30, 4], 2), row([1, 2, 30, 4, 50, 6], 5, call=1), row([9, 1], 1, rollout="b", reward=0.0)]
+    """What the last token changes, the 4 and the 7, is not looked at: OREO trains no value behind it."""
+    rows = [row([1, 2, 30, 4], 2), row([1, 2, 30, 4, 50, 6, 7], 5, call=1), row([9, 1], 1, rollout="b", reward=0.0)]
     critic = Sums()
     made = critic_advantages(rows, critic, batch_size=2)
-    assert [one.reward for one in made] == pytest.approx([0.34, 1 - 0.87, 0 - 0.09])
+    assert [one.reward for one in made] == pytest.approx([0.30, 1 - 0.87, 0 - 0.09])
     assert critic.sizes == [2, 1]
     guessed = critic_advantages(rows, Sums(), last="critic")
-    assert [one.reward for one in guessed] == pytest.approx([0.34, 0.06, 0.01])
-    # the tool's 50 between the calls is nobody's: calls and tool together are all that changed
-    assert 0.34 + 0.50 + made[1].reward == pytest.approx(1 - 0.03)
+    assert [one.reward for one in guessed] == pytest.approx([0.30, 0.06, 0.0])
+    # the tool's 50 between the calls is nobody's: calls, ends and tool together are all that changed
+    assert 0.30 + 0.04 + 0.50 + made[1].reward == pytest.approx(1 - 0.03)
+
+
+def test_what_a_tool_said_after_the_last_answer_is_not_looked_at() -> None:
+    one = row([1, 2, 30, 4], 2)
+    said = one.model_copy(update={"input_ids": (*one.input_ids, 50), "action_mask": (*one.action_mask, False)})
+    (made,) = critic_advantages([said], Sums(), last="critic")
+    assert made.reward == pytest.approx(0.30)
 
 
 @pytest.mark.parametrize("wrong", [[[0.0]], [[0.0, float("nan")]]])

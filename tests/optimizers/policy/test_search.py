@@ -87,7 +87,10 @@ class Judge:
     def values(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         texts = ["".join(map(chr, one)).removeprefix("Q:") for one in sequences]
         self.seen += texts
-        return [[0.0] * (len(one) - 1) + [self.worth(text)] for one, text in zip(sequences, texts, strict=True)]
+        return [
+            [self.worth("".join(map(chr, one[: place + 1])).removeprefix("Q:")) for place in range(len(one))]
+            for one in sequences
+        ]
 
 
 def digits(count: int) -> Writer:

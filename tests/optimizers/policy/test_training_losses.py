@@ -219,6 +219,8 @@ def test_steps_begin_after_lines_and_sentences() -> None:
     mask = [False, *[True] * 9, False, True]
     starts = step_starts(range(len(texts)), mask, texts.__getitem__)
     assert [texts[place] for place, start in enumerate(starts) if start] == ["Add", " Then", "done", "end"]
+    ended = step_starts(range(4), [False, True, True, True], ["ask", "Add", " 3", "<end>"].__getitem__, {3})
+    assert ended == [False, True, False, True]
 
 
 def test_steps_and_responses_are_trained(base: BaseModelFiles, tmp_path: Path) -> None:

@@ -110,10 +110,8 @@ def _oreo(setting: _Setting) -> Session:
         both.load_head(critic)
     starts = None
     if config.level == "step":
-        starts = [
-            step_starts(row.input_ids, row.action_mask, lambda one: str(setting.tokenizer.decode([one])))
-            for row in rows
-        ]
+        decode, ends = (lambda one: str(setting.tokenizer.decode([one]))), {setting.tokenizer.eos_token_id}
+        starts = [step_starts(row.input_ids, row.action_mask, decode, ends) for row in rows]
     data = OREOData(rows, references, size=setting.part, seed=config.seed, kl_counts=config.kl_weight > 0, steps=starts)
     trainer = OREOTrainer(
         both,
