@@ -45,13 +45,27 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def load_base(base: BaseModelFiles, *, dtype: torch.dtype, device: torch.device) -> Any:
-    """Load the frozen base model."""
+    """Load the frozen base model, without the dropout and jitter that its own configuration has for training.
+
+    References are scored without them, so with them the policy would differ from its reference before it moved.
+    """
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(base.folder, dtype=dtype, local_files_only=True)
     model.requires_grad_(False)
     model.config.use_cache = False
-    return model.to(device)
+    return _without_noise(model).to(device)
+
+
+def _without_noise(model: Any) -> Any:
+    """Set every probability of dropout and every width of jitter to 0: in modules, and by name in what they look up."""
+    for holder in (model.config, model.config.get_text_config(), *model.modules()):
+        for name, value in list(vars(holder).items()):
+            if type(value) is float and ("drop" in name or "jitter" in name):
+                setattr(holder, name, 0.0)
+        if isinstance(holder, torch.nn.modules.dropout._DropoutNd):
+            holder.p = 0.0
+    return model
 
 
 def load_tokenizer(base: BaseModelFiles) -> Any:
@@ -70,7 +84,9 @@ def with_policy(model: Any, config: PolicyConfig, start: Path | None) -> PeftMod
     A new one's random numbers come from the configuration's seed.
     """
     if start is not None:
-        return PeftModel.from_pretrained(model, str(start), adapter_name=POLICY, is_trainable=True)
+        started = PeftModel.from_pretrained(model, str(start), adapter_name=POLICY, is_trainable=True)
+        _without_noise(started.get_base_model())  # an adapter from elsewhere may have dropout of its own
+        return started
     torch.manual_seed(config.seed)
     return get_peft_model(model, lora_config(config), adapter_name=POLICY)
 

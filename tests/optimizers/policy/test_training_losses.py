@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from optograph.optimizers.policy import (
     preference_rows,
     train_policy,
 )
-from optograph.optimizers.policy.base import BaseModelFiles
+from optograph.optimizers.policy.base import BaseModelFiles, base_model
 from optograph.optimizers.policy.models import (
     CRITIC,
     POLICY,
@@ -212,6 +213,32 @@ def test_extrapolation_from_the_base_and_by_nothing(adapters: tuple[Path, Path],
         extrapolate_adapter(adapters[1], adapters[0], 1.0, tmp_path / "never")
     with pytest.raises(UserError, match="exists already"):
         extrapolate_adapter(adapters[1], adapters[0], 0.1, still.folder)
+
+
+@pytest.mark.parametrize("method", ["oreo", "ipo", "sppo"])
+def test_a_base_with_dropout_begins_at_its_reference(method: str, tmp_path: Path) -> None:
+    """One batch, the same as that of the references; and so with an adapter from elsewhere that has dropout too."""
+    base = make_base(tmp_path / "base", attention_dropout=0.1)
+    settings = PolicyConfig.of(method, batch_size=32, epochs=1, dtype="float32")
+    name = "margin" if method == "ipo" else "logratio"
+    assert train_policy(sums(4), settings, base=base, out=tmp_path / "a").history[0][name] == 0.0
+    start = train_policy(sums(4), CONFIG, base=base, out=tmp_path / "start").folder
+    given = json.loads((start / "adapter_config.json").read_text())
+    (start / "adapter_config.json").write_text(json.dumps({**given, "lora_dropout": 0.1}))
+    went_on = train_policy(sums(4), settings, base=base, out=tmp_path / "b", start=start)
+    assert went_on.history[0][name] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_no_dropout_of_the_base_is_left(tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=50, n_positions=32, n_embd=16, n_layer=2, n_head=2)
+    assert (config.resid_pdrop, config.embd_pdrop, config.attn_pdrop) == (0.1, 0.1, 0.1)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    model = load_base(base_model(tmp_path), dtype=torch.float32, device=torch.device("cpu")).train()
+    ids = torch.arange(20)[None]
+    assert torch.equal(model(ids).logits, model(ids).logits)
+    assert (model.config.resid_pdrop, model.config.embd_pdrop, model.config.attn_pdrop) == (0.0, 0.0, 0.0)
 
 
 def test_steps_begin_after_lines_and_sentences() -> None:

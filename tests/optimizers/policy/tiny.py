@@ -18,8 +18,8 @@ _TEMPLATE = (
 )
 
 
-def make_base(folder: Path) -> BaseModelFiles:
-    """Write model and tokenizer; the same folder content each time."""
+def make_base(folder: Path, **settings: Any) -> BaseModelFiles:
+    """Write model and tokenizer; the same folder content each time, but for the settings."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -47,6 +47,7 @@ def make_base(folder: Path) -> BaseModelFiles:
         pad_token_id=PAD,
         eos_token_id=END,
         bos_token_id=None,
+        **settings,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return base_model(folder)
