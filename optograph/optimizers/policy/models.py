@@ -123,16 +123,16 @@ def under(model: PeftModel, adapter: str | None) -> Iterator[None]:
     """Compute with another adapter within the block, or with none; what is trained stays so."""
     before = _trained(model)
     active = model.active_adapter
-    if adapter is None:
-        with model.disable_adapter():
+    try:
+        if adapter is None:
+            with model.disable_adapter():
+                yield
+        else:
+            model.set_adapter(adapter)
             yield
-    else:
-        model.set_adapter(adapter)
-        try:
-            yield
-        finally:
-            model.set_adapter(active)
-    _train_only(model, before)
+    finally:
+        model.set_adapter(active)
+        _train_only(model, before)
 
 
 def activate(model: PeftModel, adapter: str) -> None:

@@ -49,10 +49,19 @@ def score_rows(
     Returns:
         One a row, in the order of the rows, on the CPU.
     """
-    device = next(model.parameters()).device
-    found: dict[int, Scored] = {}
     training = model.training
     model.eval()
+    try:
+        return _scored(model, rows, adapter, batch_size, hidden)
+    finally:
+        model.train(training)
+
+
+def _scored(
+    model: Any, rows: Sequence[TrainingRow], adapter: str | None, batch_size: int, hidden: bool
+) -> list[Scored]:
+    device = next(model.parameters()).device
+    found: dict[int, Scored] = {}
     with torch.no_grad(), under(model, adapter):
         for places in packed(
             [[place] for place in range(len(rows))], batch_size, lambda one: len(rows[one].input_ids), 0
@@ -65,5 +74,4 @@ def score_rows(
             parts = zip(torch.split(logprobs.cpu(), sizes), torch.split(states.cpu(), sizes), strict=True)
             for place, (one, state) in zip(places, parts, strict=True):
                 found[place] = Scored(one.clone(), state.clone() if hidden else None)
-    model.train(training)
     return [found[place] for place in range(len(rows))]

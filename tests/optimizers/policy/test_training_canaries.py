@@ -76,6 +76,16 @@ def test_peft_alone_freezes_the_other_adapter_and_activate_does_not(base: BaseMo
     assert not any(parameter.requires_grad for name, parameter in model.named_parameters() if f".{CRITIC}." in name)
 
 
+@pytest.mark.parametrize("adapter", [CRITIC, None])
+def test_a_failure_under_another_adapter_leaves_the_model_as_it_was(base: BaseModelFiles, adapter: str | None) -> None:
+    model = two_adapters(base)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    with pytest.raises(RuntimeError, match="within"), under(model, adapter):
+        raise RuntimeError("within")
+    assert model.active_adapter == POLICY
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trained
+
+
 def test_another_adapter_gives_other_hidden_states_and_none_the_bases(base: BaseModelFiles) -> None:
     model = two_adapters(base)
     ids = torch.tensor([[5, 6, 7, 8]])
