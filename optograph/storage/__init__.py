@@ -8,7 +8,7 @@ from optograph.storage.damage import Damage
 from optograph.storage.failpoints import FAILPOINTS, failpoint
 from optograph.storage.journal import Journal
 from optograph.storage.rows import CallRow, CandidateRow, DecisionRow, EvaluationRow
-from optograph.storage.whole import write_whole
+from optograph.storage.whole import move_whole, write_whole
 
 __all__ = [
     "FAILPOINTS",
@@ -22,6 +22,7 @@ __all__ = [
     "canonical_json",
     "content_hash",
     "failpoint",
+    "move_whole",
     "text_hash",
     "write_whole",
 ]

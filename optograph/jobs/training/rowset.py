@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from optograph.optimizers.policy import (
     training_rows,
     write_parquet,
 )
-from optograph.storage import Journal, content_hash
+from optograph.storage import Journal, content_hash, move_whole
 
 FOLDER = "rows"
 """Name of the folder in the run directory."""
@@ -102,9 +101,7 @@ def keep_rows(run_dir: Path, number: int, rows: Sequence[TrainingRow], left_out:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_parquet(rows, draft)
-        with draft.open("rb") as handle:
-            os.fsync(handle.fileno())
-        draft.replace(path)
+        move_whole(draft, path)
     except (OSError, UserError) as error:
         raise StorageError(f"cannot write the rows {str(path)!r}: {error}") from error
     return Made(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from optograph.errors import StorageError
 from optograph.serving.vllm.adapters import adapter_hash
+from optograph.storage import move_whole
 
 FOLDER = "adapters"
 """Name of the folder in the run directory."""
@@ -67,7 +68,7 @@ class AdapterStore:
                     shutil.rmtree(draft)
                     return hash_
                 shutil.rmtree(path)
-            draft.rename(path)
+            move_whole(draft, path)
         except OSError as error:
             raise StorageError(f"cannot keep the adapter {str(path)!r}: {error.strerror or error}") from error
         return hash_

@@ -5,10 +5,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from optograph.errors import UserError
 from optograph.serving.cache import cache_dir, sha256_of
 from optograph.serving.fetch import LocalModel, fetch_model, find_model
+from optograph.storage import move_whole
 
 _PIN = "optograph.json"
 _HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
@@ -172,18 +172,9 @@ def _convert(gguf: Path, folder: Path) -> None:
             model.save_pretrained(new)
             tokenizer.save_pretrained(new)
             made = _described(new)
-            _flush([*new.iterdir()])
             pin = {"weights": made.weights_hash, "chat_template": made.chat_template_hash, "source": sha256_of(gguf)}
             (new / _PIN).write_text(json.dumps(pin, indent=1) + "\n", encoding="utf-8")
-            _flush([new / _PIN])
-            new.replace(folder)
-
-
-def _flush(files: Sequence[Path]) -> None:
-    """Bring files to the disk, so that the rename after it never shows half of them after a power cut."""
-    for file in files:
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
+            move_whole(new, folder)
 
 
 def _from_hub(name: str, revision: str) -> Path:

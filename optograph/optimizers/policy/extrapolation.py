@@ -27,6 +27,7 @@ from optograph.errors import UserError
 from optograph.optimizers.policy.base import BaseModelFiles
 from optograph.optimizers.policy.rows import TrainingRow, preference_rows
 from optograph.serving.vllm.adapters import CONFIG_FILE, WEIGHTS_FILE, adapter_hash, read_adapter_config
+from optograph.storage import move_whole
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 
@@ -175,6 +176,6 @@ def _write(like: Path, modules: dict[str, tuple[Tensor, Tensor]], folder: Path) 
         new.mkdir()
         save_file(dict(sorted(tensors.items())), new / WEIGHTS_FILE, metadata={"format": "pt"})
         (new / CONFIG_FILE).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        new.replace(folder)
+        move_whole(new, folder)
     finally:
         shutil.rmtree(new.parent, ignore_errors=True)

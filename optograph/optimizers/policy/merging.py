@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from optograph.errors import UserError
 from optograph.optimizers.policy.quiet import quiet_libraries
+from optograph.storage import move_whole
 
 if TYPE_CHECKING:
     import gguf
@@ -57,7 +57,7 @@ def merge_adapter(base: Path, adapter: Path | None, out: Path, *, dtype: str | N
         model = merged_model(base, adapter)
         own = getattr(AutoConfig.from_pretrained(base, local_files_only=True), "dtype", None)
         model.to(dtypes[dtype] if dtype is not None else own or torch.float32)
-        with _drafted(out, folder=True) as draft:
+        with _drafted(out) as draft:
             model.save_pretrained(draft)
             AutoTokenizer.from_pretrained(base, local_files_only=True).save_pretrained(draft)
     return out
@@ -197,7 +197,7 @@ def _write(
         "q8_0": gguf.GGMLQuantizationType.Q8_0,
     }
     replaced = {general.ARCHITECTURE, general.FILE_TYPE, general.QUANTIZATION_VERSION}
-    with _drafted(out, folder=False) as draft:
+    with _drafted(out) as draft:
         writer = gguf.GGUFWriter(draft, architecture, endianess=reader.endianess)
         writer.add_file_type(_FILE_TYPES[precision])
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
@@ -238,16 +238,13 @@ def _absent(out: Path) -> None:
 
 
 @contextmanager
-def _drafted(out: Path, *, folder: bool) -> Iterator[Path]:
+def _drafted(out: Path) -> Iterator[Path]:
     """Give a place beside `out` to write to; it becomes `out` in one rename, when all is on the disk."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
             draft = Path(name) / out.name
             yield draft
-            for file in draft.iterdir() if folder else (draft,):
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-            draft.replace(out)
+            move_whole(draft, out)
     except OSError as error:
         raise UserError(f"cannot write {str(out)!r}: {error}") from error

@@ -37,6 +37,7 @@ from optograph.optimizers.policy.rows import TrainingRow
 from optograph.optimizers.policy.trainers.common import Curves, Progress, summary
 from optograph.optimizers.policy.trainers.setup import Session, prepare
 from optograph.serving.vllm.adapters import Probe, adapter_hash
+from optograph.storage import move_whole
 
 RECORD = "training.json"
 
@@ -140,7 +141,7 @@ def train_policy(
                 metrics = {**summary(curves.history), "seconds": time.monotonic() - began}
                 record = _record(rows, config, base, lineage, new, metrics, curves.history, probe)
                 (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-                new.replace(folder)
+                move_whole(new, folder)
         finally:
             shutil.rmtree(new.parent, ignore_errors=True)
         PartialState().wait_for_everyone()

@@ -14,7 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 from optograph.errors import UserError
-from optograph.optimizers.policy import PolicyConfig, TrainedPolicy, TrainingRow, make_probe, train_policy
+from optograph.jobs.training.store import AdapterStore
+from optograph.optimizers.policy import (
+    PolicyConfig,
+    TrainedPolicy,
+    TrainingRow,
+    extrapolate_adapter,
+    make_probe,
+    train_policy,
+)
 from optograph.optimizers.policy.base import BaseModelFiles
 from optograph.serving.vllm.adapters import adapter_hash, check_servable
 from tests.optimizers.policy.tiny import make_base, row, sums
@@ -216,6 +224,28 @@ def test_settings_of_the_process_are_put_back(base: BaseModelFiles, tmp_path: Pa
     train_policy(sums(2), config("sft", epochs=1, threads=2), base=base, out=tmp_path / "a")
     assert torch.equal(torch.rand(1), expected)
     assert torch.get_num_threads() == 1
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(
+    base: BaseModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: set[str] = set()
+    flush = os.fsync
+
+    def noted(handle: int) -> None:
+        flushed.add(Path(f"/proc/self/fd/{handle}").readlink().name)
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    made = train_policy(sums(2), config("oreo", epochs=1), base=base, out=tmp_path / "a")
+    assert flushed >= {path.name for path in made.folder.rglob("*")}
+    flushed.clear()
+    moved = extrapolate_adapter(made.folder, None, 0.3, tmp_path / "moved")
+    assert flushed >= {path.name for path in moved.folder.iterdir()}
+    flushed.clear()
+    store = AdapterStore(tmp_path / "run")
+    kept = store.folder(store.copy(made.folder))
+    assert flushed >= {path.name for path in kept.rglob("*")}
 
 
 def test_a_changed_adapter_is_noticed(base: BaseModelFiles, tmp_path: Path) -> None:
