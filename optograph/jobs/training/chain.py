@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from optograph.jobs.training.records import Link
+from optograph.jobs.training.records import Link, Training
 from optograph.optimizers.policy.config import PolicyConfig
 
 
@@ -18,13 +18,13 @@ def uses_momentum(config: PolicyConfig) -> bool:
     return config.method == "momentum_dpo" and config.alpha > 0
 
 
-def first_link(hash_: str) -> Link:
+def first_link(hash_: str, critic: str | None) -> Link:
     """Return what the first round begins from: there is no step yet that could be extrapolated."""
-    return Link(current=hash_, previous=None, sampling=hash_)
+    return Link(current=hash_, previous=None, sampling=hash_, critic=critic)
 
 
 def after_round(
-    config: PolicyConfig, links: Mapping[str, Link], trained: Mapping[str, str], *, rolled_back: bool
+    config: PolicyConfig, links: Mapping[str, Link], trained: Mapping[str, Training], *, rolled_back: bool
 ) -> dict[str, Link]:
     """Return what the next round begins from.
 
@@ -40,8 +40,9 @@ def after_round(
     found = {}
     for name, link in links.items():
         if name not in trained or rolled_back:
-            found[name] = first_link(link.current)
+            found[name] = first_link(link.current, link.critic)
         else:
             previous = link.current if uses_momentum(config) else None
-            found[name] = Link(current=trained[name], previous=previous, sampling=trained[name])
+            made = trained[name]
+            found[name] = Link(current=made.adapter, previous=previous, sampling=made.adapter, critic=made.critic)
     return found

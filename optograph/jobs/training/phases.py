@@ -19,6 +19,7 @@ from optograph.jobs.training.records import BASE, AdapterRecord, Collected, Link
 from optograph.jobs.training.rowset import RoundRows, by_adapter, keep_rows, read_kept, rows_of
 from optograph.optimizers import Verdict, judge
 from optograph.optimizers.policy import TrainingRow
+from optograph.optimizers.policy.critic_files import found_critic
 from optograph.optimizers.policy.learnable import TIES, unlearnable
 from optograph.optimizers.records import Decision
 from optograph.serving import run_sync
@@ -31,9 +32,9 @@ from optograph.storage import Batch
 def start(loop: TrainLoop) -> None:
     """Take in the adapter that training begins with, or make it."""
     names = loop.section.adapter_names
-    state, hash_, batch = loop.state, BASE, loop.session.journal.batch()
+    state, hash_, critic, batch = loop.state, BASE, None, loop.session.journal.batch()
     if loop.start_folder is not None:
-        hash_ = loop.store.copy(loop.start_folder)
+        hash_, critic = loop.store.copy(loop.start_folder), found_critic(loop.start_folder)
         probe = _put(batch, loop.trainer.probe(loop.store.folder(hash_)))
         record = AdapterRecord(name=names[0], made="given", round=0, probe=probe, outcome="start")
         state = state.but(adapters={hash_: record})
@@ -43,14 +44,14 @@ def start(loop: TrainLoop) -> None:
         hash_ = loop.store.adopt(made.folder)
         probe = _put(batch, made.probe)
         record = AdapterRecord(name=names[0], made="sft", round=0, parents=(BASE,), probe=probe, outcome="start")
-        state = state.but(adapters={hash_: record}, sft=_training(hash_, made, Link(), len(rows), batch))
+        state = state.but(adapters={hash_: record}, sft=_training(hash_, None, made, Link(), len(rows), batch))
     elif chain.uses_momentum(loop.section):
         made = loop.trainer.fresh(loop.section.training(loop.section.seed), out=loop.store.draft("fresh"))
         hash_ = loop.store.adopt(made.folder)
         probe = _put(batch, made.probe)
         record = AdapterRecord(name=names[0], made="fresh", round=0, parents=(BASE,), probe=probe, outcome="start")
         state = state.but(adapters={hash_: record})
-    state = state.but(links={name: chain.first_link(hash_) for name in names}, phase="baseline")
+    state = state.but(links={name: chain.first_link(hash_, critic) for name in names}, phase="baseline")
     loop.save(state, batch, outcome={"adapter": hash_})
 
 
@@ -187,8 +188,8 @@ def train(loop: TrainLoop) -> None:
         if unlearnable(own, loop.section) is not None:
             continue
         made = _trained_on(loop, own, name, link)
-        hash_ = loop.store.adopt(made.folder)
-        trained[name] = _training(hash_, made, link, len(own), batch)
+        critic, hash_ = found_critic(made.folder), loop.store.adopt(made.folder)
+        trained[name] = _training(hash_, critic, made, link, len(own), batch)
         parents = (link.current,) if link.previous is None else (link.current, link.previous)
         number, probe = loop.state.round.number, _put(batch, made.probe)
         record = AdapterRecord(name=name, made="trained", round=number, parents=parents, probe=probe)
@@ -227,7 +228,7 @@ def _trained_on(loop: TrainLoop, found: Sequence[TrainingRow], name: str, link: 
         found,
         section.training(section.seed + number) if number else section.first_training(),
         out=loop.store.draft(f"round-{number:03d}-{name}"),
-        start=loop.store.folder(link.current) if link.current else None,
+        start=loop.store.folder(link.current, link.critic) if link.current else None,
         reference=_reference(loop, name, link),
         previous=loop.store.folder(link.previous) if link.previous else None,
         progress=progress,
@@ -271,9 +272,8 @@ def decide(loop: TrainLoop) -> None:
     if accepted:
         loop.final_test.put_aside(after)
     back = not accepted and loop.section.rollback
-    trained = {name: one.adapter for name, one in loop.state.round.trained.items()}
     adapters = dict(loop.state.adapters)
-    for hash_ in trained.values():
+    for hash_ in {one.adapter for one in loop.state.round.trained.values()}:
         outcome: Outcome = "accepted" if accepted else "rolled back" if back else "rejected"
         if not adapters[hash_].outcome:
             adapters[hash_] = adapters[hash_].model_copy(update={"outcome": outcome})
@@ -289,7 +289,7 @@ def decide(loop: TrainLoop) -> None:
     )
     state = loop.state.with_round(settled=settled).but(
         incumbent=(new if accepted else incumbent).to_json(),
-        links=chain.after_round(loop.section, loop.state.links, trained, rolled_back=back),
+        links=chain.after_round(loop.section, loop.state.links, loop.state.round.trained, rolled_back=back),
         adapters=adapters,
         tests=loop.state.tests + 1,
         stale=0 if accepted else loop.state.stale + 1,
@@ -337,7 +337,7 @@ def _put(batch: Batch, probe: Probe | None) -> str | None:
     return None if probe is None else batch.put(probe.to_json())
 
 
-def _training(hash_: str, made: Trained, link: Link, count: int, batch: Batch) -> Training:
+def _training(hash_: str, critic: str | None, made: Trained, link: Link, count: int, batch: Batch) -> Training:
     history: list[dict[str, Any]] = [dict(one) for one in made.history]
     return Training(
         adapter=hash_,
@@ -346,4 +346,5 @@ def _training(hash_: str, made: Trained, link: Link, count: int, batch: Batch) -
         metrics=dict(made.metrics),
         history=batch.put(history),
         rows=count,
+        critic=critic,
     )

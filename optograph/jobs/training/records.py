@@ -30,11 +30,13 @@ class Link(Record):
         current: The last policy that counts, by its hash.
         previous: The one before it, for momentum; None where the next round has none.
         sampling: What rollouts are drawn from: the current policy, or the extrapolated one.
+        critic: Hash of the critic that goes on with the current policy; None where there is none.
     """
 
     current: str = BASE
     previous: str | None = None
     sampling: str = BASE
+    critic: str | None = None
 
 
 class AdapterRecord(Record):
@@ -91,6 +93,7 @@ class Training(Record):
         metrics: Figures of the whole training.
         history: Payload hash of its curve: figures of each logged step.
         rows: Rows that it learned from.
+        critic: Hash of the critic that was trained with it; None where there is none.
     """
 
     adapter: str
@@ -99,6 +102,7 @@ class Training(Record):
     metrics: dict[str, float] = {}
     history: str
     rows: int
+    critic: str | None = None
 
 
 class Settled(Record):

@@ -27,6 +27,7 @@ from optograph.jobs.training.serving import Serving, recorded_probes
 from optograph.jobs.training.store import AdapterStore
 from optograph.jobs.workflows import build_workflow, find_target, wants_model
 from optograph.optimizers import LoopResult, Optimizer
+from optograph.optimizers.policy.critic_files import checked_critic, critic_hash
 from optograph.serving import LM, run_sync
 from optograph.serving.cache import sha256_of
 from optograph.serving.vllm.adapters import adapter_hash
@@ -193,7 +194,9 @@ def _pinned_start(section: PolicySection, base: Path) -> dict[str, str]:
     if start is None:
         return {}
     if start.adapter is not None:
-        return {"policy.start adapter": adapter_hash(base / start.adapter)}
+        critic = checked_critic(base / start.adapter)
+        pinned = {"policy.start adapter": adapter_hash(base / start.adapter)}
+        return pinned if critic is None else pinned | {"policy.start critic": critic_hash(critic)}
     path = base / str(start.rows)
     if not path.is_file():
         raise UserError(f"policy.start.rows: there is no file {str(path)!r} (paths are relative to the job file)")

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from optograph.errors import UserError
+from optograph.optimizers.policy.critic_files import CRITIC_FOLDER, HEAD_FILE, checked_critic, training_record
 from optograph.optimizers.policy.quiet import quiet_libraries
+from optograph.serving.vllm.adapters import CONFIG_FILE
 
 
 class AdapterCritic:
@@ -24,7 +26,8 @@ class AdapterCritic:
         batch_size: Sequences at once, at least 1.
 
     Raises:
-        UserError: The folder is no critic, or one of another base.
+        UserError: The folder is no critic, one of another base, another one than was trained with its policy, or one
+            of the level of responses, which knows what a prompt is worth and nothing of an answer.
     """
 
     def __init__(self, base: Path, folder: Path, *, dtype: torch.dtype = torch.float32, batch_size: int = 16) -> None:
@@ -34,8 +37,15 @@ class AdapterCritic:
 
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size!r}")
-        if not (folder / "adapter_config.json").is_file() or not (folder / "head.safetensors").is_file():
-            raise UserError(f"{str(folder)!r} is no critic: it needs adapter_config.json and head.safetensors")
+        if not (folder / CONFIG_FILE).is_file() or not (folder / HEAD_FILE).is_file():
+            raise UserError(f"{str(folder)!r} is no critic: it needs {CONFIG_FILE} and {HEAD_FILE}")
+        if folder.name == CRITIC_FOLDER:
+            checked_critic(folder.parent)
+            if training_record(folder.parent).get("config", {}).get("level") == "response":
+                raise UserError(
+                    f"the critic in {str(folder)!r} was trained at level='response': it knows what a prompt is worth, "
+                    "and nothing of an answer to it; train with 'token' or 'step'"
+                )
         self.batch_size = batch_size
         self._lock = threading.Lock()
         with quiet_libraries(), warnings.catch_warnings():  # PEFT asks transformers for an attribute's old name
@@ -43,7 +53,7 @@ class AdapterCritic:
             model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, local_files_only=True)
             tuned: Any = PeftModel.from_pretrained(model, str(folder)).eval()
         self._decoder: Any = tuned.get_base_model().base_model
-        self._head = load_file(folder / "head.safetensors")["weight"].float().flatten()
+        self._head = load_file(folder / HEAD_FILE)["weight"].float().flatten()
         if len(self._head) != model.config.get_text_config().hidden_size:
             raise UserError(
                 f"the critic in {str(folder)!r} belongs to another base: its head has {len(self._head)} weights"

@@ -23,6 +23,7 @@ from transformers import PrinterCallback
 from optograph.errors import UserError
 from optograph.optimizers.policy.base import BaseModelFiles
 from optograph.optimizers.policy.config import PolicyConfig
+from optograph.optimizers.policy.critic_files import RECORD, checked_critic, critic_hash, found_critic
 from optograph.optimizers.policy.models import (
     add_frozen,
     device_of,
@@ -38,8 +39,6 @@ from optograph.optimizers.policy.trainers.common import Curves, Progress, summar
 from optograph.optimizers.policy.trainers.setup import Session, prepare
 from optograph.serving.vllm.adapters import Probe, adapter_hash
 from optograph.storage import move_whole
-
-RECORD = "training.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class TrainedPolicy:
         """Read what `train_policy` wrote.
 
         Raises:
-            UserError: The folder holds no trained policy, or its adapter is another one than was recorded.
+            UserError: The folder holds no trained policy, or its adapter or critic is another one than was recorded.
         """
         folder = Path(folder)
         try:
@@ -78,8 +77,7 @@ class TrainedPolicy:
             raise UserError(f"{str(folder)!r} holds no trained policy: {error}") from None
         if adapter_hash(folder) != found.hash:
             raise UserError(f"the adapter in {str(folder)!r} is not the one that was trained: it was changed since")
-        critic = folder / "critic"
-        return cls(folder, found.hash, found.metrics, found.history, critic if critic.is_dir() else None, probe)
+        return cls(folder, found.hash, found.metrics, found.history, checked_critic(folder), probe)
 
 
 def train_policy(
@@ -104,7 +102,8 @@ def train_policy(
         config: How to train.
         base: The frozen base.
         out: Folder for the result; it must not exist yet, or be empty.
-        start: Adapter that training begins from; a new one by default. OREO goes on with its critic if it has one.
+        start: Adapter that training begins from; a new one by default. OREO goes on with its critic if it has one,
+            which must be the recorded one.
         reference: Adapter of the policy that the new one is compared with; `start` by default, the base where there is
             none. In momentum DPO the policy that the last round trained, also where `start` is its extrapolation.
         previous: Momentum DPO: adapter of the policy that the round before trained. Without it there is no momentum, as
@@ -126,6 +125,9 @@ def train_policy(
     adapters = {"start": start, "reference": reference, "previous": previous}
     folders = {name: None if one is None else Path(one) for name, one in adapters.items()}
     lineage = {name: None if one is None else adapter_hash(one) for name, one in folders.items()}
+    if config.method == "oreo" and folders["start"] is not None:
+        critic = checked_critic(folders["start"])
+        lineage["critic"] = None if critic is None else critic_hash(critic)
     began = time.monotonic()
     with quiet_libraries(), _numbers(config), tempfile.TemporaryDirectory(prefix="optograph-train-") as scratch:
         curves, session = _trained(rows, config, base, folders, Path(scratch), reward, progress)
@@ -203,6 +205,7 @@ def _record(
         "hash": adapter_hash(new),
         "config": config.model_dump(mode="json"),
         "base": {"weights": base.weights_hash, "chat_template": base.chat_template_hash},
+        "critic": found_critic(new),
         "adapters": lineage,
         "rows": {"count": len(rows), "sha256": digest.hexdigest()},
         "metrics": metrics,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import shutil
+from pathlib import Path
 
+import pytest
+from safetensors.torch import load_file, save_file
+
+from optograph.errors import UserError
 from optograph.optimizers.policy import (
     AdapterCritic,
     PolicyConfig,
@@ -98,3 +103,35 @@ def test_credit_is_what_the_answer_changed(critic: AdapterCritic) -> None:
     rows = answers()
     made = critic_advantages(rows, critic, last="critic")
     assert [one.reward for one in made] == pytest.approx([one.reward - 0.5 for one in rows], abs=0.05)
+
+
+def test_a_changed_critic_is_noticed_before_it_is_used(
+    trained: TrainedPolicy, base: BaseModelFiles, tmp_path: Path
+) -> None:
+    again = PolicyConfig.of("oreo", epochs=1, dtype="float32")
+    folder = Path(shutil.copytree(trained.folder, tmp_path / "policy"))
+    head = folder / "critic" / "head.safetensors"
+    kept = head.read_bytes()
+    save_file({"weight": load_file(head)["weight"] + 0.1}, head)
+    for use in (
+        lambda: TrainedPolicy.load(folder),
+        lambda: AdapterCritic(base.folder, folder / "critic"),
+        lambda: train_policy(answers(), again, base=base, out=tmp_path / "never", start=folder),
+    ):
+        with pytest.raises(UserError, match="is not the one that was trained with the policy"):
+            use()
+    head.write_bytes(kept)
+    made = train_policy(answers(), again, base=base, out=tmp_path / "made", start=folder)
+    shutil.rmtree(made.folder / "critic")
+    with pytest.raises(UserError, match=r"no critic is there, and [0-9a-f]{16} was recorded"):
+        TrainedPolicy.load(made.folder)
+
+
+def test_a_critic_of_whole_responses_says_that_it_knows_nothing_of_answers(
+    base: BaseModelFiles, tmp_path: Path
+) -> None:
+    config = PolicyConfig.of("oreo", level="response", epochs=1, dtype="float32")
+    made = train_policy(answers(), config, base=base, out=tmp_path / "policy")
+    assert made.critic is not None
+    with pytest.raises(UserError, match="it knows what a prompt is worth"):
+        AdapterCritic(base.folder, made.critic)

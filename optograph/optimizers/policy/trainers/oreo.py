@@ -21,6 +21,7 @@ from transformers import Trainer, TrainingArguments
 
 from optograph.errors import UserError
 from optograph.optimizers.policy.batching import batch_rows
+from optograph.optimizers.policy.critic_files import HEAD_FILE
 from optograph.optimizers.policy.models import CRITIC, POLICY, activate, save_adapter, save_memory
 from optograph.optimizers.policy.oreo import OREOLosses, OREOOptions, future_logratios, oreo_losses
 from optograph.optimizers.policy.references import Scored
@@ -28,8 +29,6 @@ from optograph.optimizers.policy.rows import TrainingRow
 from optograph.optimizers.policy.scoring import action_kl, action_logprobs, decoder_of, hidden_before, spread
 from optograph.optimizers.policy.tensors import masked_sum
 from optograph.optimizers.policy.trainers.common import only_one, packed
-
-HEAD_FILE = "head.safetensors"
 
 
 class PolicyCritic(nn.Module):

@@ -11,6 +11,7 @@ import torch
 
 from optograph.errors import UserError
 from optograph.optimizers.policy.config import PolicyConfig
+from optograph.optimizers.policy.critic_files import CRITIC_FOLDER, checked_critic
 from optograph.optimizers.policy.models import CRITIC, POLICY, activate, add_frozen, lora_config, save_adapter
 from optograph.optimizers.policy.oreo import OREOOptions
 from optograph.optimizers.policy.references import Scored, score_rows
@@ -99,11 +100,10 @@ def _oreo(setting: _Setting) -> Session:
     size = 4 * settings.hidden_size * sum(row.actions for row in rows)
     references = setting.reference(rows, hidden=config.kl_weight > 0 or size < _HIDDEN_LIMIT)
     setting.forget()
-    critic = None if setting.start is None else setting.start / "critic"
-    if critic is not None and critic.is_dir():
+    critic = None if setting.start is None else checked_critic(setting.start)
+    if critic is not None:
         add_frozen(model, CRITIC, critic)
     else:
-        critic = None
         model.add_adapter(CRITIC, lora_config(config))
     both = PolicyCritic(model)
     if critic is not None:
@@ -124,7 +124,7 @@ def _oreo(setting: _Setting) -> Session:
 
     def save(folder: Path) -> None:
         save_adapter(model, POLICY, folder)
-        both.save_critic(folder / "critic")
+        both.save_critic(folder / CRITIC_FOLDER)
 
     return Session(trainer, save)
 
