@@ -116,34 +116,42 @@ def test_prompts_between_rounds_survive_kills(life: Life, tmp_path: Path) -> Non
 
 
 def adapters(run: Path) -> dict[str, bytes]:
-    """Return the weights of the adapters in a run's folder."""
-    return {one.name: (one / "adapter_model.safetensors").read_bytes() for one in (run / "adapters").iterdir()}
+    """Return the weights of the adapters in a run's folder, and those of their critics."""
+    files = (run / "adapters").rglob("*.safetensors")
+    return {str(one.relative_to(run / "adapters")): one.read_bytes() for one in files}
 
 
 REAL_KILLS = {
     "oreo": [*((1, phase, "during") for phase in ROUND[:-1]), (1, "decide", "commit")],
     "momentum_dpo": [(1, "train", "during"), (2, "extrapolate", "commit"), (2, "train", "commit")],
+    "fine-tuned": [(0, "start", when) for when in WHENS],
 }
+START = ('policy.start.rows="sft.jsonl"', "policy.start.epochs=3", "policy.rounds=1")
 
 
-@pytest.mark.parametrize("method", list(REAL_KILLS))
+@pytest.mark.parametrize("kind", list(REAL_KILLS))
 def test_real_training_killed_in_every_phase_comes_to_the_same_weights(
-    real_life: Life, tmp_path: Path, method: str
+    real_life: Life, tmp_path: Path, kind: str
 ) -> None:
     from tests.optimizers.policy.tiny import make_base
 
     life, base = real_life, make_base(tmp_path / "base")
     job = write_tiny_job(tmp_path / "job", base.folder)
-    common = {"job": str(job), "base": str(base.folder), "set": [f"policy.method={method}", *ALL]}
+    shown = [{"prompt": f"{n}?", "answer": "abc"[: 1 + n % 3]} for n in range(8)]
+    (job.parent / "sft.jsonl").write_text("".join(json.dumps(one) + "\n" for one in shown), encoding="utf-8")
+    settings = START if kind == "fine-tuned" else (f"policy.method={kind}",)
+    common = {"job": str(job), "base": str(base.folder), "set": [*settings, *ALL]}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert life(**common, directory=str(whole), asked=str(tmp_path / "asked.whole")) == FINISHED
-    for kill in REAL_KILLS[method]:
+    for kill in REAL_KILLS[kind]:
         asked = str(tmp_path / "asked.killed")
         assert life(**common, directory=str(killed), asked=asked, kill=kill) == KILLED, kill
     assert life(**common, directory=str(killed), asked=str(tmp_path / "asked.killed")) == FINISHED
     assert (killed / "result.json").read_bytes() == (whole / "result.json").read_bytes()
     assert adapters(killed) == adapters(whole)
-    assert len(adapters(whole)) == (4 if method == "momentum_dpo" else 2)
+    assert len(list((whole / "adapters").iterdir())) == (4 if kind == "momentum_dpo" else 2)
     with Journal.read(whole) as journal:
         state = TrainState.model_validate(journal.load_state(STATE))
     assert all(0 <= one.differences["policy"] < 1e-4 for one in state.rounds)
+    assert all((one.trained["policy"].critic is None) == (kind == "momentum_dpo") for one in state.rounds)
+    assert (state.sft is not None) == (kind == "fine-tuned")
