@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
+from optograph.serving import own_lane
+
 
 class ExitCalled(RuntimeError):
     """A function called ``exit``, which would end a loop that others share.
@@ -50,6 +52,7 @@ async def in_thread(function: Callable[[], Any], what: str = "the workflow") -> 
         result: Any = None
         error: BaseException | None = None
         try:
+            context.run(own_lane)  # before it starts threads of its own
             result = context.run(function)
         except SystemExit as stop:
             error = ExitCalled(f"{what} called exit({stop.code!r})", stop)

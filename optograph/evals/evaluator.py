@@ -34,7 +34,7 @@ from optograph.graphs import (
     to_plain,
     trace_to_json,
 )
-from optograph.serving import CallEvent, counting_draws, observing, run_sync
+from optograph.serving import CallEvent, counting_draws, observing, ordering_calls, run_sync
 from optograph.stopping import StopRequest
 from optograph.storage import Batch, CandidateRow, EvaluationRow, Journal
 from optograph.telemetry import span
@@ -224,6 +224,7 @@ class Evaluator:
             call_context(role="task", candidate=trial.candidate.id, example=example.id, repeat=trial.repeat),
             applying(trial.candidate),
             counting_draws(),
+            ordering_calls() as calls,
             observing(cost),
             span("example", example.id, trial) as told,
         ):
@@ -253,6 +254,7 @@ class Evaluator:
             completion_tokens=cost.completion_tokens,
             seconds=time.monotonic() - started,
             truncated=cost.truncated,
+            order=calls.keys(),
         )
 
     async def _call(self, example: Example) -> Any:
@@ -303,6 +305,7 @@ class Evaluator:
             completion_tokens=result.completion_tokens,
             seconds=result.seconds,
             truncated=result.truncated,
+            order=result.order,
         )
 
     def _from_row(self, row: EvaluationRow) -> ExampleResult:
@@ -318,6 +321,7 @@ class Evaluator:
             completion_tokens=row.completion_tokens,
             seconds=row.seconds,
             truncated=row.truncated,
+            order=row.order,
         )
 
 

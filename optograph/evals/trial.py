@@ -43,6 +43,7 @@ class ExampleResult:
         completion_tokens: Tokens received.
         seconds: Wall-clock time.
         truncated: Answers that were cut off at their token limit.
+        order: Keys of the answered calls, in an order that does not depend on how long the answers took.
     """
 
     example: str
@@ -56,6 +57,7 @@ class ExampleResult:
     completion_tokens: int = 0
     seconds: float = 0.0
     truncated: int = 0
+    order: tuple[str, ...] = ()
 
     @property
     def score(self) -> float | None:

@@ -12,6 +12,7 @@ from optograph.serving.llamacpp import LlamaCppLM
 from optograph.serving.loop import on_background_loop, run_on_background, run_sync
 from optograph.serving.observing import CallEvent, Observer, observing
 from optograph.serving.openai_lm import OpenAILM
+from optograph.serving.ordering import asking, branching, ordering_calls, own_lane
 from optograph.serving.pieces import Pieces, streaming_to
 from optograph.serving.prices import Price, PriceTable
 from optograph.serving.retry import Deadline, Retry
@@ -65,6 +66,8 @@ __all__ = [
     "Spend",
     "TokenLogprob",
     "Usage",
+    "asking",
+    "branching",
     "cache_dir",
     "catalogue",
     "counting_draws",
@@ -77,6 +80,8 @@ __all__ = [
     "next_draw",
     "observing",
     "on_background_loop",
+    "ordering_calls",
+    "own_lane",
     "run_on_background",
     "run_sync",
     "schema_from_json",

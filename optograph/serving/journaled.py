@@ -15,6 +15,7 @@ from optograph.errors import OptographError, ServingError, StorageError
 from optograph.secrets import scrub
 from optograph.serving.base import LM, BaseLM
 from optograph.serving.budget import Budget
+from optograph.serving.ordering import asking
 from optograph.serving.types import Completion, ModelIdentity, Request, Usage
 from optograph.stopping import StopRequest
 from optograph.storage import CallRow, Journal, canonical_json, content_hash, text_hash
@@ -44,7 +45,7 @@ def next_draw(key: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A call that the journal does not hold: `asked` is the request as canonical JSON."""
+    """A call; `asked` is the request as canonical JSON."""
 
     key: str
     identity: ModelIdentity
@@ -102,13 +103,17 @@ class JournaledLM(BaseLM):
         identity = await self.inner.identity()
         asked = canonical_json(request.to_json())
         key = self._key(identity, request, asked)
+        with asking(key):
+            return await self._known_or_new(_Call(key, identity, request, asked))
+
+    async def _known_or_new(self, call: _Call) -> Completion:
         while True:
-            known = self._find(self.journal, key)
+            known = self._find(self.journal, call.key)
             if known is not None:
                 return known
-            flying = self._flying.get(key)
+            flying = self._flying.get(call.key)
             if flying is None:
-                return await self._lead(_Call(key, identity, request, asked))
+                return await self._lead(call)
             answer = await asyncio.shield(flying)
             if answer is not None:
                 return answer

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from optograph.errors import UserError
+from optograph.serving.ordering import follow_tasks, own_lane
 
 T = TypeVar("T")
 
@@ -21,6 +22,7 @@ class _Background:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        follow_tasks(self.loop)
         self.thread = threading.Thread(target=self._run, name="optograph-loop", daemon=True)
         self.thread.start()
 
@@ -101,6 +103,7 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
             "a blocking model call was made on the thread of the model loop itself and would wait for ever: "
             "inside async code write `await lm.complete(Request(...))` instead of `lm(...)`"
         )
+    own_lane()
     future = start(coroutine)
     try:
         return future.result()
@@ -117,4 +120,5 @@ async def run_on_background(coroutine: Coroutine[Any, Any, T]) -> T:
     """
     if on_background_loop():
         return await coroutine
+    own_lane()
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, _background().loop))

@@ -72,6 +72,9 @@ class EvaluationRow(Row):
     seconds: float = 0.0
     truncated: int = 0
     """Calls whose answer was cut at its token limit."""
+    order: tuple[str, ...] = ()
+    """Keys of the answered calls, in an order that does not depend on how long the answers took; earlier programs wrote
+    none."""
 
     @model_validator(mode="before")
     @classmethod

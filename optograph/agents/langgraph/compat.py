@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from langchain_core.runnables import RunnableBinding, RunnableParallel, RunnableSequence
+from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
 from langgraph.types import Command
@@ -139,6 +140,22 @@ def task_of(config: Mapping[str, Any]) -> tuple[float, str, bool]:
     """Return the step of a node's run, what tells the run from every other, and whether a ``Send`` started it."""
     facts = config["metadata"]
     return facts["langgraph_step"], facts["langgraph_checkpoint_ns"], facts["langgraph_path"][0] == _PUSH
+
+
+def branch_here() -> tuple[str, str] | None:
+    """Return the step of a graph that the running node belongs to, by a name that no other has, and its place there.
+
+    None outside of any node, and in tasks of the functional API: those of one step need not run at once.
+    """
+    config: Mapping[str, Any] = var_child_runnable_config.get() or {}
+    facts = config.get("metadata") or {}
+    path = facts.get("langgraph_path")
+    if not path or path[-1] is True:
+        return None
+    around = str(facts["langgraph_checkpoint_ns"]).rpartition("|")[0]
+    checkpoint = config["configurable"]["checkpoint_map"][around]
+    place = "/".join(f"{one:09d}" if isinstance(one, int) else str(one) for one in path)
+    return f"{checkpoint}/{facts['langgraph_step']}", place
 
 
 def thread_of(config: Mapping[str, Any] | None) -> str | None:

@@ -15,6 +15,7 @@ from optograph.agents.langgraph.unexplained import Unexplained
 from optograph.context import enter_node, leave_node
 from optograph.graphs import OpInfo
 from optograph.graphs.state import current, enter, leave
+from optograph.serving import own_lane
 
 
 class _Traced(Runnable[Any, Any]):
@@ -144,6 +145,7 @@ class TracedSubgraph(Runnable[Any, Any]):
         return self._leave(outer, inner, output)
 
     def _enter(self, given: Any, config: RunnableConfig | None) -> tuple[Any, GraphRun | None]:
+        own_lane()  # its own nodes may run at once
         outer = running.get()
         if outer is None or config is None or not current().scope.recording:
             return outer, None

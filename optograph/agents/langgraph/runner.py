@@ -23,6 +23,7 @@ from optograph.graphs.failure import error_text
 from optograph.graphs.packing import Packed
 from optograph.graphs.state import current
 from optograph.graphs.value import Extra, make
+from optograph.serving import branching, own_lane
 
 _OUTPUT = OpInfo("output", "The output of the graph.")
 _THREADS = 256
@@ -95,10 +96,11 @@ class GraphRunner(Runnable[Any, Any]):
         """
         run = self._start(given, config, parents)
         if run is None:
-            return Outcome(self.built.invoke(given, config, **kwargs), None)
+            with branching(compat.branch_here):
+                return Outcome(self.built.invoke(given, config, **kwargs), None)
         token = running.set(run)
         try:
-            with recording_calls():
+            with recording_calls(), branching(compat.branch_here):
                 output = self.built.invoke(given, config, **kwargs)
         except Exception as error:
             self._failed(run, error, typed)
@@ -120,10 +122,11 @@ class GraphRunner(Runnable[Any, Any]):
         """Like ``run``, from async code."""
         run = self._start(given, config, parents)
         if run is None:
-            return Outcome(await self.built.ainvoke(given, config, **kwargs), None)
+            with branching(compat.branch_here):
+                return Outcome(await self.built.ainvoke(given, config, **kwargs), None)
         token = running.set(run)
         try:
-            with recording_calls():
+            with recording_calls(), branching(compat.branch_here):
                 output = await self.built.ainvoke(given, config, **kwargs)
         except Exception as error:
             self._failed(run, error, typed)
@@ -200,6 +203,7 @@ class GraphRunner(Runnable[Any, Any]):
     # -- the record -------------------------------------------------------------------------------
 
     def _start(self, given: Any, config: Mapping[str, Any] | None, parents: tuple[Value, ...]) -> GraphRun | None:
+        own_lane()  # before nodes run at once
         frame = current()
         if not frame.scope.recording:
             return None
@@ -245,6 +249,7 @@ def _inside(run: GraphRun) -> tuple[Context, ExitStack]:
     stack = ExitStack()
     context.run(running.set, run)
     context.run(stack.enter_context, recording_calls())
+    context.run(stack.enter_context, branching(compat.branch_here))
     return context, stack
 
 

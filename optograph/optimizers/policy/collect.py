@@ -143,7 +143,11 @@ class RecordedRollout:
 
 
 def recorded_rollouts(journal: Journal) -> dict[_Place, RecordedRollout]:
-    """Return the calls by rollout, in order and each answered one once; those of judges apart."""
+    """Return the calls by rollout, in order and each answered one once; those of judges apart.
+
+    The order is the one that came with the rollout's newest evaluation; where there is none, or calls of a failed
+    attempt are among them, calls are in the order in which they were answered.
+    """
     found: dict[_Place, RecordedRollout] = defaultdict(RecordedRollout)
     for row in journal.calls():
         context = row.context
@@ -156,6 +160,10 @@ def recorded_rollouts(journal: Journal) -> dict[_Place, RecordedRollout]:
             rollout.task.setdefault(row.key, row)
         else:
             rollout.others.add(row.key)
+    for evaluation in journal.evaluations():
+        made = found.get((evaluation.candidate, evaluation.example, evaluation.repeat))
+        if made is not None and made.task.keys() <= set(evaluation.order):
+            made.task = {key: made.task[key] for key in evaluation.order if key in made.task}
     return found
 
 

@@ -1,7 +1,7 @@
 """Counterfactual groups: one call of a recorded rollout is made again, with all that came before it frozen.
 
 Answers to one prompt then differ in nothing but themselves and what they led to, so that their rewards say what the one
-call was worth. Calls that ended before it are answered from the journal, tools run again, and all that follows goes on.
+call was worth. Calls that come before it are answered from the journal, tools run again, and all that follows goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from optograph.evals import Evaluator, Trial
 from optograph.graphs import Candidate
 from optograph.optimizers.policy.collect import recorded_rollouts, training_rows
 from optograph.optimizers.policy.rows import TrainingRow, TrainingRows
-from optograph.serving import LM, BaseLM, Completion, ModelIdentity, Request, next_draw
+from optograph.serving import LM, BaseLM, Completion, ModelIdentity, Request, asking, next_draw
 from optograph.storage import CallRow, Journal, content_hash
 
 _Rollout = tuple[str | None, str | None, int]
@@ -102,7 +102,8 @@ class ResamplingLM(BaseLM):
                 row.model_copy(update={"key": key, "context": context.to_json(), "usd": None, "attempts": 0})
             )
             await batch.acommit()
-        return Completion.from_json(self.journal.get(row.completion))
+        with asking(key):
+            return Completion.from_json(self.journal.get(row.completion))
 
     def _check(self, row: CallRow, request: Request) -> None:
         """Check that the workflow asks what it asked before."""
@@ -220,7 +221,7 @@ def _plans(
 
 
 def _places(rows: Sequence[CallRow]) -> dict[_Place, CallRow]:
-    """Return calls by place, in the order in which they were answered."""
+    """Return calls by place, in their order."""
     counts: Counter[str | None] = Counter()
     places: dict[_Place, CallRow] = {}
     for row in rows:

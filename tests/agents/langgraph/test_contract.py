@@ -243,6 +243,46 @@ def test_steps_go_on_in_the_next_turn_of_a_thread() -> None:
     assert compat.thread_of(config) == "t"
 
 
+@pytest.mark.parametrize("threads", [True, False], ids=["threads", "tasks"])
+def test_what_runs_at_once_knows_its_step_and_its_place_there(threads: bool) -> None:
+    seen: dict[str, list[tuple[str, str] | None]] = {}
+
+    def noting(name: str) -> Node:
+        def note(state: State) -> State:
+            seen.setdefault(name + state.get("plain", ""), []).append(compat.branch_here())
+            return {}
+
+        async def anote(state: State) -> State:
+            return note(state)
+
+        return note if threads else anote
+
+    inner: Any = StateGraph(State)
+    graph: Any = StateGraph(State)
+    for name in ("left", "right"):
+        inner.add_node(name, noting(name))
+        inner.add_edge(START, name)
+    graph.add_node("a", noting("a"))
+    graph.add_node("b", noting("b"))
+    graph.add_node("inner", inner.compile())
+    graph.add_edge(START, "a")
+    graph.add_conditional_edges("a", lambda state: [Send("b", {"plain": str(one)}) for one in range(11)], ["b"])
+    graph.add_edge("a", "inner")
+    app = graph.compile()
+    for _ in range(2):
+        app.invoke({}) if threads else asyncio.run(app.ainvoke({}))
+    assert compat.branch_here() is None
+    steps = {name: [one[0] for one in found if one is not None] for name, found in seen.items()}
+    packets = [f"b{number}" for number in range(11)]
+    assert steps["left"] == steps["right"], "what runs at once would not be one fork"
+    assert [steps[one] for one in packets] == 11 * [steps["b0"]]
+    assert len({*steps["a"], *steps["b0"], *steps["left"]}) == 6, "other steps, or runs, would be taken for one"
+    for turn in range(2):
+        places = {name: (found[turn] or ("", ""))[1] for name, found in seen.items()}
+        assert places["left"] < places["right"], "nodes would have no order"
+        assert sorted(packets, key=places.__getitem__) == packets, "packets would not be in the order of their sending"
+
+
 def test_a_packet_reaches_its_node_as_the_same_object() -> None:
     packet = {"plain": "sent"}
     got: list[Any] = []

@@ -95,6 +95,7 @@ def live(how: dict[str, Any]) -> int:
     toy = Tiny(base_model(how["base"])) if REAL else Toy(lambda number: 0.4)
     if how.get("kill"):
         Killer(toy, *how["kill"])
+    os.environ.update(how.get("environment", {}))
     job = Path(how["job"])
     try:
         train_job(load_job(job, how["set"]), job.parent, how["directory"], make_parts=toy.parts)

@@ -16,7 +16,7 @@ import pytest
 from optograph.jobs.training.records import STATE, TrainState
 from optograph.storage import Journal
 from tests.jobs.training.tiny_job import write_tiny_job
-from tests.jobs.training.toys import PROMPTED, write_job
+from tests.jobs.training.toys import NODES, PROMPTED, TASKS, write_job
 
 KILLED, FINISHED = -signal.SIGKILL, 4
 WHENS = ("begin", "during", "commit", "written")
@@ -113,6 +113,21 @@ def test_prompts_between_rounds_survive_kills(life: Life, tmp_path: Path) -> Non
     best = json.loads((whole / "result.json").read_text())["best"]["values"]
     assert best["instruction"] == "Answer carefully."
     assert len(best["adapter.policy"]) == 64
+
+
+@pytest.mark.parametrize("app", [TASKS, NODES], ids=["tasks", "nodes"])
+def test_calls_made_at_once_come_to_the_same_weights_whichever_is_first(life: Life, tmp_path: Path, app: str) -> None:
+    job = write_job(tmp_path / "job", app=app, sizes=(4, 6, 4))
+    common: dict[str, Any] = {"job": str(job), "set": ["policy.rounds=1", *ALL], "asked": str(tmp_path / "asked")}
+    left, right = ({"environment": {"SLOW": node}} for node in ("left", "right"))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert life(**common, **left, directory=str(whole)) == FINISHED
+    assert life(**common, **left, directory=str(killed), kill=(1, "collect", "during")) == KILLED
+    assert life(**common, **right, directory=str(killed)) == FINISHED
+    assert adapters(killed) == adapters(whole)
+    assert (killed / "rows" / "round-001.parquet").read_bytes() == (whole / "rows" / "round-001.parquet").read_bytes()
+    with Journal.read(whole) as one, Journal.read(killed) as other:
+        assert other.load_state(STATE) == one.load_state(STATE)
 
 
 def adapters(run: Path) -> dict[str, bytes]:

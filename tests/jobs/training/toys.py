@@ -94,6 +94,70 @@ def build(lm):
 '''
 
 
+TASKS = '''
+"""A workflow whose first two calls are made at once; the one that $SLOW names waits for something else before it."""
+
+import asyncio
+import os
+
+import optograph as og
+from optograph.context import call_context
+from optograph.serving import Request
+
+
+def build(lm):
+    async def ask(node, question):
+        await asyncio.sleep(0.02 * (os.environ["SLOW"] == node))
+        with call_context(node=node):
+            return (await lm.complete(Request(prompt=f"{node} {question}", max_tokens=9))).text
+
+    @og.op
+    async def solve(question):
+        await asyncio.gather(ask("left", question), ask("right", question))
+        return await ask("solve", question)
+
+    return solve
+'''
+
+
+NODES = '''
+"""A graph whose first two nodes run at once, in threads; the one that $SLOW names waits for something else first."""
+
+import os
+import time
+from typing import TypedDict
+
+from langgraph.graph import START, StateGraph
+from optograph.agents.langgraph import trace_langgraph
+from optograph.context import call_context
+from optograph.serving import Request
+
+
+class State(TypedDict, total=False):
+    question: str
+    left: str
+    right: str
+    solve: str
+
+
+def build(lm):
+    def asks(node):
+        def ask(state):
+            time.sleep(0.02 * (os.environ["SLOW"] == node))
+            with call_context(node=node):
+                return {node: lm.ask(Request(prompt=f"{node} {state['question']}", max_tokens=9)).text}
+
+        return ask
+
+    graph = StateGraph(State)
+    for node in ("left", "right", "solve"):
+        graph.add_node(node, asks(node))
+    for before, after in ((START, "right"), (START, "left"), ("left", "solve"), ("right", "solve")):
+        graph.add_edge(before, after)
+    return trace_langgraph(graph.compile(), output="solve")
+'''
+
+
 def write_job(folder: Path, text: str = JOB, app: str = APP, sizes: tuple[int, int, int] = (8, 30, 20)) -> Path:
     """Write a job with its data and workflow, and return its file."""
     folder.mkdir(parents=True, exist_ok=True)
