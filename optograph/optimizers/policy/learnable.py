@@ -46,6 +46,8 @@ def _all_even(rows: Sequence[TrainingRow], scale: float) -> bool:
 def _one_kind(rows: Sequence[TrainingRow], threshold: float | None) -> str | None:
     if len(rows) < 2:
         return "KTO compares answers, and there is only one"
+    if len({row.input_ids[row.prompt_length :] for row in rows}) < 2:
+        return "KTO compares answers, and all of them are the same"
     baseline = threshold
     if baseline is None:
         baseline = sum(row.reward * row.weight for row in rows) / sum(row.weight for row in rows)

@@ -28,6 +28,7 @@ CASES: list[tuple[str, list[TrainingRow], dict[str, float], str]] = [
     ("kto", TIED, {}, "0 of 2 earned more"),
     ("kto", PAIR, {"threshold": -1.0}, "2 of 2 earned more"),
     ("kto", PAIR[:1], {}, "only one"),
+    ("kto", [PAIR[0], PAIR[0].model_copy(update={"reward": 0.0})], {}, "all of them are the same"),
     ("sft", PAIR, {"threshold": 1.0}, ""),
     ("sft", PAIR, {"threshold": 2.0}, "threshold 2.0"),
     ("oreo", APART, {}, ""),

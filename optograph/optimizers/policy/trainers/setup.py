@@ -55,9 +55,9 @@ class _Setting:
         """Rows, or pairs, that are worked through at once."""
         return self.config.batch_size // self.config.accumulation
 
-    def common(self, items: int) -> dict[str, Any]:
-        """Return arguments of TRL's trainers for so many rows or pairs."""
-        steps = steps_of(-(-items // self.part), self.config)
+    def common(self, items: int, size: int | None = None) -> dict[str, Any]:
+        """Return arguments of TRL's trainers for so many rows or pairs, `part` or another number of them at once."""
+        steps = steps_of(-(-items // (size or self.part)), self.config)
         return arguments(self.config, self.scratch, self.device, self.dtype, steps)
 
     def forget(self) -> None:
@@ -175,13 +175,14 @@ def _sft(setting: _Setting) -> Session:
 def _kto(setting: _Setting) -> Session:
     from optograph.optimizers.policy.trainers import supervised
 
-    rows = supervised.kto_order(setting.rows, setting.part, setting.config.seed)
-    others = supervised.mismatched(rows, setting.part)
+    size = supervised.kto_size(len(setting.rows), setting.part)
+    rows = supervised.kto_order(setting.rows, size, setting.config.seed)
+    others = supervised.mismatched(rows, size)
     references = [one.total for one in setting.reference([*rows, *others])]
     setting.forget()
     data = supervised.kto_dataset(rows, others, references, setting.config)
-    common = supervised.kto_arguments(setting.config, setting.common(len(rows)))
-    trainer = supervised.RecordedKTOTrainer(setting.model, common, data, setting.tokenizer)
+    arguments = supervised.kto_arguments(setting.config, setting.common(len(rows), size), size)
+    trainer = supervised.RecordedKTOTrainer(setting.model, arguments, data, setting.tokenizer)
     return Session(trainer, lambda folder: save_adapter(setting.model, POLICY, folder))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,16 +38,68 @@ def sft_trainer(
     return SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
 
 
+def kto_size(rows: int, size: int) -> int:
+    """Return how many rows a part of a batch holds: `size`, or the nearest fewer that leave no last part of one row.
+
+    TRL pairs prompts and answers within a part, so a row alone would be measured against itself. Where no fewer will
+    do (2 of an odd number of rows), it is the nearest more.
+
+    Args:
+        rows: Rows in all.
+        size: Rows that are wanted, at least 2.
+    """
+    sizes: list[int] = [*range(size, 1, -1), *range(size + 1, rows + 1)]
+    return next((one for one in sizes if rows % one != 1), size)
+
+
 def mismatched(rows: Sequence[TrainingRow], size: int) -> list[TrainingRow]:
-    """Return each prompt with the answer of the row before it in its part of a batch: KTO's estimate of the KL."""
+    """Return each prompt with an answer to another one: KTO's estimate of the KL divergence.
+
+    As TRL does it, the answers of a part of a batch are given to each other's prompts. But TRL gives each to its
+    neighbour, which with several samples of a prompt is as often as not its own; here the answers move on by as many
+    places as the prompt with the most of them has. Where that is not enough, an answer comes from elsewhere.
+
+    Args:
+        rows: At least 2, in the order of the batches.
+        size: Rows of a part of a batch.
+
+    Raises:
+        UserError: All answers are the same.
+    """
     made = []
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
-        for row, other in zip(part, [part[-1], *part[:-1]], strict=True):
-            prompt, answer = row.input_ids[: row.prompt_length], other.input_ids[other.prompt_length :]
-            mask = (False,) * len(prompt) + (True,) * len(answer)
-            made.append(row.model_copy(update={"input_ids": prompt + answer, "action_mask": mask}))
+        prompts = [_prompt(row) for row in part]
+        order = sorted(range(len(part)), key=lambda place: prompts[place])
+        shift = max(Counter(prompts).values())
+        others = {place: part[order[(rank + shift) % len(part)]] for rank, place in enumerate(order)}
+        for place, row in enumerate(part):
+            here = start + place
+            other = _partner(row, [others[place], *part, *rows[here:], *rows[:here]])
+            made.append(_with_answer(row, other))
     return made
+
+
+def _partner(row: TrainingRow, others: Sequence[TrainingRow]) -> TrainingRow:
+    """Return the first of the others with another prompt and answer, or else the first with another answer."""
+    answered = [one for one in others if _answer(one) != _answer(row)]
+    if not answered:
+        raise UserError("KTO compares answers with each other, and all of them are the same: sample others")
+    return next((one for one in answered if _prompt(one) != _prompt(row)), answered[0])
+
+
+def _with_answer(row: TrainingRow, other: TrainingRow) -> TrainingRow:
+    prompt, answer = _prompt(row), _answer(other)
+    mask = (False,) * len(prompt) + (True,) * len(answer)
+    return row.model_copy(update={"input_ids": prompt + answer, "action_mask": mask})
+
+
+def _prompt(row: TrainingRow) -> tuple[int, ...]:
+    return row.input_ids[: row.prompt_length]
+
+
+def _answer(row: TrainingRow) -> tuple[int, ...]:
+    return row.input_ids[row.prompt_length :]
 
 
 def kto_order(rows: Sequence[TrainingRow], size: int, seed: int) -> list[TrainingRow]:
@@ -73,7 +126,7 @@ def kto_dataset(
         config: Says what a good answer is.
     """
     data = unpaired_dataset(rows, baseline=config.threshold)
-    data = data.add_column("KL_completion_ids", [list(row.input_ids[row.prompt_length :]) for row in others])
+    data = data.add_column("KL_completion_ids", [list(_answer(row)) for row in others])
     data = data.add_column("ref_logps", list(references[: len(rows)]))
     return data.add_column("ref_KL_logps", list(references[len(rows) :]))
 
@@ -93,11 +146,11 @@ class RecordedKTOTrainer(KTOTrainer):
         return dataset
 
 
-def kto_arguments(config: PolicyConfig, common: dict[str, Any]) -> KTOConfig:
+def kto_arguments(config: PolicyConfig, common: dict[str, Any], size: int) -> KTOConfig:
     """Return TRL's arguments: rows one after the other, since each answer is compared with its neighbour's."""
     return KTOConfig(
         **common,
-        per_device_train_batch_size=config.batch_size // config.accumulation,
+        per_device_train_batch_size=size,
         beta=config.beta_or_default,
         desirable_weight=config.desirable_weight,
         undesirable_weight=config.undesirable_weight,
