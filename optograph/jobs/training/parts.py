@@ -11,6 +11,7 @@ from optograph.optimizers.policy import TrainingRow
 from optograph.optimizers.policy.config import PolicyConfig
 from optograph.serving import LM, Capabilities
 from optograph.serving.vllm.adapters import Probe
+from optograph.serving.vllm.metrics import ServerMetrics
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """Told of steps done, steps in all, and the metrics of the last one; may raise to end the training."""
@@ -40,6 +41,9 @@ class PolicyServer(Protocol):
 
     def lm(self, adapter: str | None = None) -> LM:
         """Return a model that answers with an adapter, or with the base."""
+
+    def metrics(self) -> ServerMetrics:
+        """Read the server's counters."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from optograph.optimizers.policy.learnable import TIES, unlearnable
 from optograph.optimizers.records import Decision
 from optograph.serving import run_sync
 from optograph.serving.vllm.adapters import Probe
+from optograph.serving.vllm.metrics import ServerMetrics
 from optograph.storage import Batch
 
 # Before the first round -------------------------------------------------------------------------------------------
@@ -119,7 +120,7 @@ def collect(loop: TrainLoop) -> None:
     policy = loop.lm.policy
     if loop.embedded is not None and _is_untrained(loop):
         policy.embedded = loop.embedded()
-    loop.lm.sampling = Sampling(loop.section.temperature)
+    loop.lm.sampling, before = Sampling(loop.section.temperature), loop.serving.metrics()
     try:
         evaluations = loop.evaluator.evaluate(trials)
     finally:
@@ -135,9 +136,20 @@ def collect(loop: TrainLoop) -> None:
         rollouts=len(trials) * len(examples),
         missing=sum(one.missing for one in evaluations),
         reward=sum(scores) / len(scores) if scores else None,
+        prefix_hit_rate=_hit_rate(before, loop.serving.metrics()),
     )
     state = loop.state.with_round(collected=collected).but(phase="rows")
     loop.save(state, outcome=collected.model_dump(mode="json"))
+
+
+def _hit_rate(before: ServerMetrics | None, after: ServerMetrics | None) -> float | None:
+    """Return the share of prompt tokens found in the prefix cache between two moments of a server."""
+    if after is None:
+        return None
+    queries, hits = after.prefix_queries, after.prefix_hits
+    if before is not None:
+        queries, hits = queries - before.prefix_queries, hits - before.prefix_hits
+    return hits / queries if queries > 0 else None
 
 
 def _is_untrained(loop: TrainLoop) -> bool:

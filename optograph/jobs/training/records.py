@@ -62,7 +62,11 @@ class AdapterRecord(Record):
 
 
 class Collected(Record):
-    """Rollouts of a round: of which candidate, which repeats, and what they earned."""
+    """Rollouts of a round: of which candidate, which repeats, what they earned, and what the server saved.
+
+    `prefix_hit_rate` is the share of prompt tokens that the server found in its prefix cache, from 0 to 1, as far as
+    they were asked for since the run was last resumed; None where no server was asked.
+    """
 
     candidate: str
     first: int
@@ -70,6 +74,7 @@ class Collected(Record):
     rollouts: int
     missing: int
     reward: float | None
+    prefix_hit_rate: float | None = None
 
 
 class Made(Record):

@@ -11,6 +11,7 @@ from optograph.jobs.training.records import BASE, STATE, TrainState
 from optograph.jobs.training.store import AdapterStore
 from optograph.serving import LM, run_sync
 from optograph.serving.vllm.adapters import Probe, ServedAdapterError, served_name
+from optograph.serving.vllm.metrics import ServerMetrics
 from optograph.storage import Journal
 
 
@@ -86,6 +87,14 @@ class Serving:
                 server.unload_adapter(name)
                 raise
         return name
+
+    def metrics(self) -> ServerMetrics | None:
+        """Return the server's counters; None where no server runs, or one that counts otherwise."""
+        with self._lock:
+            try:
+                return None if self._server is None else self._server.metrics()
+            except ServingError:  # figures for the report: no reason to end a run
+                return None
 
     def only(self, keep: Collection[str]) -> None:
         """Unload all adapters but these."""

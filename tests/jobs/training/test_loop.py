@@ -66,6 +66,7 @@ def test_two_rounds_raise_the_sealed_score(train: Run, tmp_path: Path) -> None:
     assert first.collected is not None
     assert second.collected is not None
     assert (first.collected.first, second.collected.first) == (1, 4)
+    assert (first.collected.prefix_hit_rate, second.collected.prefix_hit_rate) == (0.5, 0.5)
     assert (second.collected.reward or 0) > (first.collected.reward or 0)
     best = result.best.values["adapter.policy"]
     assert best == second.trained["policy"].adapter

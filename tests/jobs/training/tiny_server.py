@@ -15,6 +15,7 @@ from optograph.optimizers.policy.models import load_base, load_tokenizer
 from optograph.optimizers.policy.quiet import quiet_libraries
 from optograph.serving import BaseLM, Capabilities, Completion, ModelIdentity, Request, TokenLogprob, Usage
 from optograph.serving.vllm.adapters import Probe, ServedAdapterError, adapter_hash, served_name
+from optograph.serving.vllm.metrics import ServerMetrics
 
 CAPABILITIES = Capabilities(logprobs=True, token_ids=True, max_logprobs=1)
 
@@ -63,6 +64,19 @@ class TinyServer:
         if difference > tolerance or probe.mistaken_for(found.tolist(), tolerance) is not None:
             raise ServedAdapterError(f"{name!r} is off by {difference:.3g}")
         return difference
+
+    def metrics(self) -> ServerMetrics:
+        """Half of the prompt tokens were found in the cache."""
+        asked = len(self.asked)
+        return ServerMetrics(
+            running=0,
+            waiting=0,
+            kv_use=0.0,
+            prefix_queries=10 * asked,
+            prefix_hits=5 * asked,
+            prompt_tokens=10 * asked,
+            generated_tokens=asked,
+        )
 
     def lm(self, adapter: str | None = None) -> TinyLM:
         """Return a model."""

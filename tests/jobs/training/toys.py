@@ -21,6 +21,7 @@ from optograph.optimizers.policy import TrainingRow
 from optograph.optimizers.policy.config import PolicyConfig
 from optograph.serving import Completion, ModelIdentity, Request, ScriptedLM
 from optograph.serving.vllm.adapters import Probe, ServedAdapterError, adapter_hash, served_name
+from optograph.serving.vllm.metrics import ServerMetrics
 from optograph.storage import content_hash
 
 STEPS = 4
@@ -320,6 +321,19 @@ class ToyServer:
         if difference > tolerance:
             raise ServedAdapterError(f"{name!r} is not what was trained: off by {difference:.3f}")
         return difference
+
+    def metrics(self) -> ServerMetrics:
+        """Half of the prompt tokens were found in the cache."""
+        asked = len(self.asked)
+        return ServerMetrics(
+            running=0,
+            waiting=0,
+            kv_use=0.0,
+            prefix_queries=10 * asked,
+            prefix_hits=5 * asked,
+            prompt_tokens=10 * asked,
+            generated_tokens=asked,
+        )
 
     def lm(self, adapter: str | None = None) -> ScriptedLM:
         """Return a model."""
