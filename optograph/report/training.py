@@ -32,6 +32,7 @@ class RoundRow(Row):
         realised: Share of the momentum step that the sampled policy realised; the least of several.
         kl: Mean divergence from the reference in the last quarter of the training, in nats a token.
         prompts: Whether the prompts got better after the round.
+        not_told_apart: What the probes of its adapters do not tell them from, ``"base"`` or ``"start"``.
     """
 
     number: int
@@ -51,6 +52,7 @@ class RoundRow(Row):
     realised: float | None = None
     kl: float | None = None
     prompts: bool = False
+    not_told_apart: list[str] = Field(default_factory=list)
 
 
 class Curve(Row):
@@ -80,6 +82,7 @@ class AdapterRow(Row):
         parents: Hashes of what it came from; an empty text for the base model.
         outcome: What became of it.
         final: Whether it is part of the result.
+        not_told_apart: What its probe does not tell it from: ``"base"``, ``"start"`` (what its training began from).
     """
 
     hash: str
@@ -89,6 +92,7 @@ class AdapterRow(Row):
     parents: list[str] = Field(default_factory=list)
     outcome: Outcome = ""
     final: bool = False
+    not_told_apart: list[str] = Field(default_factory=list)
 
 
 class TrainingView(Row):

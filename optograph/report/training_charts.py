@@ -14,6 +14,8 @@ from optograph.report.training import AdapterRow, Curve, RoundRow, TrainingView
 _NAMES = {
     "loss": "Loss",
     "kl": "KL to the reference, nats a token",
+    "logratio_chosen": "Log-ratio to the reference, better answers, nats",
+    "logratio_rejected": "Log-ratio to the reference, worse answers, nats",
     "policy_loss": "Loss of the policy",
     "value_loss": "Loss of the critic",
     "rewards/margins": "Margin of the pairs",
@@ -155,7 +157,10 @@ def adapter_line(view: TrainingView) -> Markup | None:
     for row in view.adapters:
         box = layout.boxes[row.hash]
         made = f"{_MADE.get(row.made, row.made)}, round {row.round}" if row.round else _MADE.get(row.made, row.made)
-        text = f"{row.name} {row.hash[:16]}: {made}; {row.outcome or 'undecided'}"
+        text = f"{row.name} {row.hash[:16]}: {made}; {row.outcome or 'undecided'}{_unclear(row)}"
+        brief = f"{made}: {row.outcome}" if row.outcome else made
+        if row.not_told_apart:
+            brief += f" ≈ {', '.join(row.not_told_apart)}"
         state = "final" if row.final else "accepted" if row.outcome in ("accepted", "start") else "rejected"
         parts.append(
             tag(
@@ -166,7 +171,7 @@ def adapter_line(view: TrainingView) -> Markup | None:
                 tag("text", row.hash[:8], x=box.x + box.width - 12, y=box.y + 18, class_="value", text_anchor="end"),
                 tag(
                     "text",
-                    clip(f"{made}: {row.outcome}" if row.outcome else made, 34),
+                    clip(brief, 34),
                     x=box.x + 12,
                     y=box.y + 35,
                     class_="origin",
@@ -174,9 +179,16 @@ def adapter_line(view: TrainingView) -> Markup | None:
                 class_=f"candidate {state}",
             )
         )
-    label = "; ".join(f"{row.hash[:8]} {row.made} in round {row.round}, {row.outcome}" for row in view.adapters)
+    label = "; ".join(
+        f"{row.hash[:8]} {row.made} in round {row.round}, {row.outcome}{_unclear(row)}" for row in view.adapters
+    )
     box_of = f"0 0 {layout.width:g} {layout.height:g}"
     return tag("svg", *parts, viewBox=box_of, role="img", aria_label=label, class_="tree", width=layout.width)
+
+
+def _unclear(row: AdapterRow) -> str:
+    """Return in words what else could be served for an adapter unseen."""
+    return f", by its probe not told from {' or '.join(row.not_told_apart)}" if row.not_told_apart else ""
 
 
 def _ancestors(rows: Sequence[AdapterRow]) -> set[str]:

@@ -26,6 +26,7 @@ ROUNDS = [
         difference=3e-6,
         realised=0.91,
         kl=0.02,
+        not_told_apart=["base"],
     ),
     RoundRow(number=2, rollouts=40, missing=1, reward=0.55, verdict="rejected", rolled_back=True, dev_score=0.4),
     RoundRow(number=3, rollouts=40),
@@ -39,11 +40,21 @@ VIEW = TrainingView(
         Curve(round=0, adapter="policy", figure="loss", points=[(1.0, 2.0), (2.0, 1.0)]),
         Curve(round=1, adapter="policy", figure="loss", points=[(1.0, 0.7), (4.0, 0.3)]),
         Curve(round=1, adapter="policy", figure="kl", points=[(1.0, 0.0)]),
+        Curve(round=1, adapter="policy", figure="logratio_chosen", points=[(1.0, 0.0), (4.0, -2.0)]),
         Curve(round=1, adapter="policy", figure="something", points=[(1.0, 0.0)]),
     ],
     adapters=[
         AdapterRow(hash=A, name="policy", made="sft", round=0, parents=[""], outcome="start"),
-        AdapterRow(hash=B, name="policy", made="trained", round=1, parents=[A], outcome="accepted", final=True),
+        AdapterRow(
+            hash=B,
+            name="policy",
+            made="trained",
+            round=1,
+            parents=[A],
+            outcome="accepted",
+            final=True,
+            not_told_apart=["base"],
+        ),
         AdapterRow(hash=C, name="<policy>", made="extrapolated", round=2, parents=[B, A], outcome="sampled"),
     ],
 )
@@ -59,7 +70,15 @@ def test_the_page_shows_rounds_curves_and_adapters() -> None:
     assert 'href="#training"' in text
     section = text[text.index('<section id="training"') :]
     assert "3 of 4 rounds of momentum_dpo" in section
-    for words in ("rolled back", "3e-06 nats", "91 %", "in progress", "1 missing", "0.500 to 0.700"):
+    for words in (
+        "rolled back",
+        "3e-06 nats",
+        "91 %",
+        "in progress",
+        "1 missing",
+        "0.500 to 0.700",
+        "not told from base",
+    ):
         assert words in section
     assert "&lt;policy&gt;" in section
     assert "<policy>" not in text.replace("\\u003cpolicy\\u003e", "")
@@ -82,7 +101,9 @@ def test_charts_say_their_figures_to_readers_of_screens() -> None:
     assert chart is not None
     assert "round 1: reward 0.400, dev 0.600, accepted" in chart
     charts = dict(curve_charts(VIEW))
-    assert set(charts) == {"Loss", "KL to the reference, nats a token"}
+    chosen = "Log-ratio to the reference, better answers, nats"
+    assert set(charts) == {"Loss", "KL to the reference, nats a token", chosen}
+    assert "0 at first, −2 at the end" in charts[chosen]
     assert "2 at first, 0.3 at the end" in charts["Loss"]
     assert len(re.findall("<path", charts["Loss"])) == 2
     line = adapter_line(VIEW)
@@ -90,3 +111,5 @@ def test_charts_say_their_figures_to_readers_of_screens() -> None:
     assert line.count('class="edge on-line"') == 2
     assert line.count('class="edge"') == 2
     assert "base model" in line
+    assert "trained, round 1: accepted ≈ base" in line
+    assert "bbbbbbbb trained in round 1, accepted, by its probe not told from base" in line

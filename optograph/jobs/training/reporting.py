@@ -33,6 +33,11 @@ def training_of(journal: Journal, evaluations: Sequence[EvaluationRow]) -> Train
     for one in state.rounds:
         for name, training in sorted(one.trained.items()):
             curves += _curves(journal, one.number, name, training)
+    unclear = {
+        round_.trained[name].adapter: list(others)
+        for round_ in state.rounds
+        for name, others in round_.not_told_apart.items()
+    }
     return TrainingView(
         method=str(policy.get("method") or "policy"),
         planned=int(policy.get("rounds") or len(state.rounds)),
@@ -47,6 +52,7 @@ def training_of(journal: Journal, evaluations: Sequence[EvaluationRow]) -> Train
                 parents=list(one.parents),
                 outcome=one.outcome,
                 final=hash_ in final,
+                not_told_apart=unclear.get(hash_, []),
             )
             for hash_, one in state.adapters.items()
         ],
@@ -80,6 +86,7 @@ def _round(one: Round, evaluations: Sequence[EvaluationRow]) -> RoundRow:
         realised=min(one.realised.values(), default=None),
         kl=sum(kls) / len(kls) if kls else None,
         prompts=one.prompts is not None and settled is not None and one.prompts != settled.candidate,
+        not_told_apart=sorted({other for others in one.not_told_apart.values() for other in others}),
     )
 
 

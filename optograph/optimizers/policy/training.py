@@ -167,7 +167,7 @@ def _trained(
         if (adapter := folders[name]) is not None:
             add_frozen(model, name, adapter)
     session = prepare(model, load_tokenizer(base), rows, config, folders["start"], scratch, device, dtype, reward)
-    curves = Curves(progress)
+    curves = Curves(progress, config.beta_or_default)
     session.trainer.remove_callback(PrinterCallback)
     session.trainer.add_callback(curves)
     session.trainer.train()

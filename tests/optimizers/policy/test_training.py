@@ -64,6 +64,10 @@ def test_each_method_learns_from_rows_and_leaves_an_adapter_that_can_be_served(
     name, gain = LEARNS[method]
     change = made.metrics[name] - made.metrics[f"first_{name}"]
     assert change < gain if gain < 0 else change > gain, made.history
+    if method not in ("sft", "oreo"):
+        chosen, rejected = (made.metrics[f"logratio_{side}"] for side in ("chosen", "rejected"))
+        assert chosen > rejected
+        assert abs(made.metrics["first_logratio_chosen"]) < abs(chosen)
     assert made.hash == adapter_hash(made.folder)
     check_servable(made.folder, max_rank=8)
     assert seen[-1][0] == seen[-1][1] == made.history[-1]["step"]

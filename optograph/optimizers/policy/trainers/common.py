@@ -123,17 +123,26 @@ def only_one(items: list[Any]) -> Any:
 
 
 class Curves(TrainerCallback):
-    """Keeps what a trainer logs, and hands it on."""
+    """Keeps what a trainer logs, and hands it on.
 
-    def __init__(self, progress: Progress | None) -> None:
+    Args:
+        progress: Told as well.
+        beta: What TRL's trainers multiply log(policy / reference) of a whole answer by, for its reward; log-ratios are
+            kept besides rewards, as ``logratio_chosen`` and ``logratio_rejected``, in nats.
+    """
+
+    def __init__(self, progress: Progress | None, beta: float = 0.0) -> None:
         self.history: list[dict[str, float]] = []
-        self._progress = progress
+        self._progress, self._beta = progress, beta
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **rest: Any) -> None:
         """Keep the numbers of a step; the summary at the end has none of its own."""
         if not logs or "train_runtime" in logs:
             return
         numbers = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)}
+        for side in ("chosen", "rejected"):
+            if self._beta and f"rewards/{side}" in numbers:
+                numbers[f"logratio_{side}"] = numbers[f"rewards/{side}"] / self._beta
         self.history.append({"step": float(state.global_step), **numbers})
         if self._progress is not None:
             self._progress(int(state.global_step), int(state.max_steps), numbers)

@@ -33,19 +33,23 @@ def ipo(beta: float) -> SequenceLoss:
     def loss(answers: Tensor, references: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         (chosen, rejected), (first, second) = answers.chunk(2), references.chunk(2)
         found = ipo_loss(chosen, rejected, first, second, beta=beta)
-        margin = (found.chosen_rewards - found.rejected_rewards).mean() / beta
-        return found.loss, {"margin": margin, "accuracy": found.accuracy}
+        better, worse = found.chosen_rewards.mean() / beta, found.rejected_rewards.mean() / beta
+        seen = {"margin": better - worse, "logratio_chosen": better, "logratio_rejected": worse}
+        return found.loss, seen | {"accuracy": found.accuracy}
 
     return loss
 
 
 def soft_sppo(eta: float) -> SequenceLoss:
-    """Return soft SPPO's loss; targets are win rates."""
+    """Return soft SPPO's loss; targets are win rates, and what wins more often than not counts as chosen in the log."""
 
     def loss(answers: Tensor, references: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         logratios = answers - references
-        better = logratios.detach() * (targets - 0.5)
-        return sppo_loss(logratios, targets, eta=eta), {"logratio": logratios.detach().mean(), "gain": better.mean()}
+        known = logratios.detach()
+        seen = {"logratio": known.mean(), "gain": (known * (targets - 0.5)).mean()}
+        sides = {"chosen": known[targets > 0.5], "rejected": known[targets < 0.5]}
+        seen |= {f"logratio_{side}": some.mean() for side, some in sides.items() if len(some)}
+        return sppo_loss(logratios, targets, eta=eta), seen
 
     return loss
 
