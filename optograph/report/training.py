@@ -19,6 +19,7 @@ class RoundRow(Row):
         rollouts: Runs of train examples that were collected.
         missing: Those of them without a score, because the infrastructure failed.
         reward: Mean score of the others.
+        prefix_hit_rate: Share of their prompts' tokens that the server found in its prefix cache.
         rows: Rows that were made of them.
         pairs: Pairs of answers to the same prompt that differ in their reward.
         dev_score: Mean dev score of what was trained.
@@ -39,6 +40,7 @@ class RoundRow(Row):
     rollouts: int = Field(default=0, ge=0)
     missing: int = Field(default=0, ge=0)
     reward: float | None = None
+    prefix_hit_rate: float | None = None
     rows: int = Field(default=0, ge=0)
     pairs: int = Field(default=0, ge=0)
     dev_score: float | None = None

@@ -15,6 +15,7 @@ ROUNDS = [
         number=1,
         rollouts=40,
         reward=0.4,
+        prefix_hit_rate=0.634,
         rows=40,
         pairs=12,
         dev_score=0.6,
@@ -69,6 +70,7 @@ def test_the_page_shows_rounds_curves_and_adapters() -> None:
     text = page(VIEW)
     assert 'href="#training"' in text
     section = text[text.index('<section id="training"') :]
+    assert section.count("of the prompts from the cache") == 1 and "63 % of the prompts from the cache" in section
     assert "3 of 4 rounds of momentum_dpo" in section
     for words in (
         "rolled back",

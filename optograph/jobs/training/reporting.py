@@ -73,6 +73,7 @@ def _round(one: Round, evaluations: Sequence[EvaluationRow]) -> RoundRow:
         rollouts=0 if collected is None else collected.rollouts,
         missing=0 if collected is None else collected.missing,
         reward=None if collected is None else collected.reward,
+        prefix_hit_rate=None if collected is None else collected.prefix_hit_rate,
         rows=0 if made is None else made.rows,
         pairs=0 if made is None else made.pairs,
         dev_score=one.dev,
