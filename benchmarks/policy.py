@@ -96,18 +96,19 @@ class Bench:
         rows = PolicyTrainer(self.base).sft_rows(FOLDER / str(section.start.rows))
         return train_policy(rows, config, base=self.base, out=self.folder / f"start-{seed}")
 
-    def serve(self, policy: Path) -> LM:
-        """Load an adapter, and return it as a model."""
+    def serve(self, policy: Path) -> tuple[str, LM]:
+        """Load an adapter, and return its served name and its model."""
         for name in self.server.adapters():
             self.server.unload_adapter(name)
-        return self.server.lm(self.server.load_adapter(policy))
+        name = self.server.load_adapter(policy)
+        return name, self.server.lm(name)
 
     def score(self, made: TrainedPolicy) -> list[float]:
         """Answer the sealed test greedily, with the policy that was trained and no other."""
         if made.folder in self._scores:
             return self._scores[made.folder]
-        lm = self.serve(made.folder)
-        self.server.check_adapter(lm.name, made.probe, tolerance=TOLERANCE)
+        name, lm = self.serve(made.folder)
+        self.server.check_adapter(name, made.probe, tolerance=TOLERANCE)
         trial = Trial(Candidate({}), "test", tuple(one.id for one in self.test))
         evaluator = self._evaluator(lm, Journal.memory(), ANSWERS, 0)
         found = self._scores[made.folder] = scores(evaluator.evaluate_sealed([trial], self.test)[0])
@@ -117,7 +118,7 @@ class Bench:
         """Sample answers to the train examples, and make rows of them; all arms share those of the start."""
         if (policy, seed) in self._collected:
             return self._collected[policy, seed]
-        lm, journal = self.serve(policy), Journal.memory()
+        (_, lm), journal = self.serve(policy), Journal.memory()
         for repeat in range(samples):
             trial = Trial(Candidate({}), "train", self.examples, repeat)
             self._evaluator(lm, journal, ROLLOUTS, seed * samples + repeat).evaluate([trial])
