@@ -105,7 +105,7 @@ def test_charts_say_their_figures_to_readers_of_screens() -> None:
     charts = dict(curve_charts(VIEW))
     chosen = "Log-ratio to the reference, better answers, nats"
     assert set(charts) == {"Loss", "KL to the reference, nats a token", chosen}
-    assert "0 at first, −2 at the end" in charts[chosen]
+    assert "0 at first, \N{MINUS SIGN}2 at the end" in charts[chosen]
     assert "2 at first, 0.3 at the end" in charts["Loss"]
     assert len(re.findall("<path", charts["Loss"])) == 2
     line = adapter_line(VIEW)
