@@ -3,55 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from optograph.cli import runstate
 from optograph.errors import ServingError, UserError
-from optograph.jobs import RunResult, load_job
-from optograph.jobs.estimate import estimate_job
-from optograph.jobs.reporting import load_report, rebuild_report
-from optograph.jobs.training.records import STATE, TrainState
-from optograph.jobs.training.train import train_job
-from optograph.optimizers.policy import TrainingRow, read_rows
 from optograph.serving import Request, ScriptedLM
 from optograph.storage import Journal
-from tests.jobs.training.toys import Toy, skill_of, write_adapter, write_job
-
-Run = Callable[..., RunResult]
-
-
-NODES = ("plan", "judge", "solve")
-
-
-class Crash(BaseException):
-    """Something that nobody catches, as a dying process."""
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Path:
-    """The job's file."""
-    return write_job(tmp_path / "job")
-
-
-@pytest.fixture
-def train(job: Path, tmp_path: Path) -> Run:
-    """Train the job in ``tmp_path / "run"``."""
-
-    def run(toy: Toy, *overrides: str, directory: Path | None = None, **options: Any) -> RunResult:
-        loaded = load_job(job, list(overrides))
-        return train_job(loaded, job.parent, directory or tmp_path / "run", make_parts=toy.parts, **options)
-
-    return run
-
-
-def state_of(directory: Path) -> TrainState:
-    with Journal.read(directory) as journal:
-        return TrainState.model_validate(journal.load_state(STATE))
+from tests.jobs.training.runs import Crash, Run, state_of
+from tests.jobs.training.toys import Toy, skill_of, write_adapter
 
 
 def test_two_rounds_raise_the_sealed_score(train: Run, tmp_path: Path) -> None:
@@ -245,99 +205,6 @@ def test_what_is_kept(train: Run, tmp_path: Path) -> None:
         assert len(list((directory / "adapters").iterdir())) == count
 
 
-def test_rounds_without_differences_train_nothing(train: Run, job: Path, tmp_path: Path) -> None:
-    given = write_adapter(tmp_path / "given", 1.0)
-    toy = Toy()
-    result = train(toy, f"policy.start.adapter={given}", "policy.method=dpo")
-    assert not toy.trainer.calls
-    assert result.best.id == result.start.id
-    settled = [one.settled for one in state_of(tmp_path / "run").rounds]
-    assert all(one is not None and one.reason.startswith("Nothing to learn") for one in settled)
-
-
-def test_an_adapter_whose_rows_teach_nothing_is_left_as_it_is(job: Path, train: Run, tmp_path: Path) -> None:
-    """The planner's answers all earn the same, which KTO refuses; the solver is trained all the same."""
-    app = job.parent / "app.py"
-    text = app.read_text(encoding="utf-8")
-    text = text.replace(
-        "        with call_context",
-        "        with call_context(node='plan'):\n"
-        "            await lm.complete(Request(prompt=question, max_tokens=4))\n"
-        "        with call_context",
-    )
-    text += (
-        "\n\ndef score(expected, output):\n"
-        "    good = float(output == expected)\n"
-        "    return og.Feedback({'plan': 0.5, 'solve': good}, aggregate='solve')\n"
-    )
-    app.write_text(text, encoding="utf-8")
-    toy = Toy()
-    settings = ('policy.adapters={solve = "solver"}', 'policy.credit="per_node"', 'task.scorer="app.py:score"')
-    result = train(toy, *settings, "policy.method=kto", "policy.rounds=1")
-    (round_,) = state_of(tmp_path / "run").rounds
-    assert list(round_.trained) == ["solver"]
-    assert result.best.values["adapter.policy"] == ""
-    assert [call["rows"] for call in toy.trainer.calls] == [24]
-
-
-@pytest.mark.parametrize(
-    ("settings", "reason"),
-    [
-        (("policy.method=sft", "policy.threshold=2"), "no answer earned as much as the threshold 2.0"),
-        (("policy.method=kto", "policy.threshold=-1"), "KTO needs good and bad answers"),
-        (("policy.drop_ties=true",), "all answers to a prompt earned the same"),
-    ],
-)
-def test_rounds_that_teach_nothing_say_why(train: Run, tmp_path: Path, settings: tuple[str, ...], reason: str) -> None:
-    given = write_adapter(tmp_path / "given", 1.0)
-    toy = Toy()
-    train(toy, f"policy.start.adapter={given}", "policy.rounds=1", *settings)
-    assert not toy.trainer.calls
-    settled = state_of(tmp_path / "run").round.settled
-    assert settled is not None
-    assert settled.reason.startswith(f"Nothing to learn from: {reason}")
-
-
-def test_examples_with_equal_rollouts_may_be_left_out(train: Run, tmp_path: Path) -> None:
-    """What the rows lose is what taught nothing: each example that is left has answers that earned more and less."""
-    trained: dict[bool, list[TrainingRow]] = {}
-    for drop in (False, True):
-        train(Toy(), f"policy.drop_ties={str(drop).lower()}", "policy.rounds=1", directory=tmp_path / str(drop))
-        trained[drop] = read_rows(tmp_path / str(drop) / "rows" / "round-001.parquet")
-    assert len(trained[False]) == 24
-    rewards = {
-        row.example: {one.reward for one in trained[False] if one.example == row.example} for row in trained[False]
-    }
-    assert trained[True] == [row for row in trained[False] if len(rewards[row.example]) == 2]
-    assert 0 < len(trained[True]) < 24
-
-
-def test_nodes_have_adapters_of_their_own(job: Path, train: Run, tmp_path: Path) -> None:
-    app = job.parent / "app.py"
-    text = app.read_text(encoding="utf-8")
-    text = text.replace(
-        "        with call_context",
-        "        for node in ('plan', 'judge'):\n"
-        "            with call_context(node=node):\n"
-        "                await lm.complete(Request(prompt=question, max_tokens=4))\n"
-        "        with call_context",
-    )
-    app.write_text(text, encoding="utf-8")
-    toy = Toy()
-    result = train(toy, 'policy.nodes=["plan", "solve"]', 'policy.adapters={solve = "solver"}', "policy.rounds=1")
-    assert {"adapter.policy", "adapter.solver"} <= set(result.best.values)
-    assert [call["rows"] for call in toy.trainer.calls] == [24, 24]
-    with Journal.read(tmp_path / "run") as journal:
-        calls = journal.calls()
-    served = {node: {call.identity["served_name"] for call in calls if call.context["node"] == node} for node in NODES}
-    adapters = {name: f"policy@{str(result.best.values[name])[:16]}" for name in ("adapter.policy", "adapter.solver")}
-    assert served == {
-        "judge": {"base"},
-        "plan": {"base", adapters["adapter.policy"]},
-        "solve": {"base", adapters["adapter.solver"]},
-    }
-
-
 def test_a_server_may_be_stopped_while_training(train: Run) -> None:
     toy = Toy()
     train(toy, 'policy.server.while_training="stop"', "policy.rounds=1")
@@ -401,65 +268,3 @@ def test_removed_rows_are_made_again_and_damaged_adapters_are_refused(train: Run
     (adapter / "adapter_model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(Exception, match=r"damaged|changed"):
         train(Toy())
-
-
-def test_no_policy_table_is_said_plainly(job: Path, tmp_path: Path) -> None:
-    loaded = load_job(job).model_copy(update={"policy": None})
-    with pytest.raises(UserError, match=r"\[policy\]"):
-        train_job(loaded, job.parent, tmp_path / "run", make_parts=Toy().parts)
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("policy.methud=1", "did you mean 'method'"),
-        ("policy.rounds=0", "policy.rounds"),
-        ('policy.adapters={a = "x"}\x00policy.nodes=["b"]', "not trained"),
-        ('policy.method="momentum_dpo"\x00policy.history=2', "history"),
-        ('policy.start={adapter = "a", rows = "b"}', "one of the two"),
-        ('policy.keep="some"', "policy.keep"),
-        ('policy.credit="per_node"', "its own critic shares it out"),
-        ('policy.credit="graph"', "leave credit at 'broadcast'"),
-        ("policy.server.pyton=1", "did you mean 'python'"),
-    ],
-)
-def test_wrong_settings_are_named(job: Path, override: str, words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        load_job(job, override.split("\x00"))
-
-
-def test_the_job_of_the_manual_is_valid(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs/train-loop.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
-    file = tmp_path / "job.toml"
-    file.write_text(block, encoding="utf-8")
-    policy = load_job(file).policy
-    assert policy is not None
-    assert policy.training(3).seed == 3
-    assert (policy.first_training().method, policy.first_training().learning_rate) == ("sft", 5e-4)
-    assert policy.first_training().rank == 16
-
-
-def test_an_estimate_says_what_training_runs(job: Path) -> None:
-    found = estimate_job(load_job(job), job.parent)
-    assert "up to 178 times on its own server: 48 rollouts, 130 for the tests" in found.notes[0]
-
-
-def test_status_and_report_of_a_training_that_was_cut_off(train: Run, tmp_path: Path) -> None:
-    toy = Toy()
-
-    def die(step: int) -> None:
-        if len(toy.trainer.calls) == 2:
-            raise Crash
-
-    toy.trainer.during = die
-    with pytest.raises(Crash):
-        train(toy)
-    run = tmp_path / "run"
-    assert runstate.read_state(run).phase == "round 2: training"
-    view = load_report(run).training
-    assert view is not None
-    assert [(row.number, row.verdict, row.rollouts) for row in view.rounds] == [(1, "accepted", 24), (2, "", 24)]
-    assert {one.figure for one in view.curves} == {"loss", "kl"}
-    assert [(one.made, one.outcome, one.final) for one in view.adapters] == [("trained", "accepted", True)]
-    assert rebuild_report(run).read_text(encoding="utf-8").count('class="round-chart"') == 1
