@@ -164,16 +164,8 @@ def counterfactual_rows(
         )
     if lm.journal is not evaluator.journal:
         raise UserError("the evaluator and its ResamplingLM have different journals: give both the same one")
-    evaluator.evaluate([Trial(candidate, split, tuple(examples), repeat=repeat)])
-    plans, without = _plans(lm.journal, (candidate.id, split, repeat), examples, target, new)
-    planned = [name for name in examples if (candidate.id, name, first) in plans]
-    if planned:
-        lm._plans.update(plans)
-        try:
-            evaluator.evaluate([Trial(candidate, split, tuple(planned), repeat=one) for one in new])
-        finally:
-            for rollout in plans:
-                lm._plans.pop(rollout, None)
+    recorded = Trial(candidate, split, tuple(examples), repeat=repeat)
+    again = _run_again(evaluator, lm, recorded, target, new)
     found = training_rows(
         lm.journal,
         split=split,
@@ -182,30 +174,45 @@ def counterfactual_rows(
         nodes={target.node},
         adapters=adapters,
     )
-    rows = _groups(found, target, repeat, set(planned))
-    return TrainingRows(
-        rows=tuple(rows), unscored=found.unscored, incomplete=found.incomplete, without_calls=len(without)
-    )
+    rows = tuple(_groups(found, target, repeat, again))
+    without = sum(name not in again for name in examples)
+    return TrainingRows(rows=rows, unscored=found.unscored, incomplete=found.incomplete, without_calls=without)
+
+
+def _run_again(
+    evaluator: Evaluator, lm: ResamplingLM, recorded: Trial, target: Target, new: Collection[int]
+) -> set[str]:
+    """Evaluate the recorded rollouts and the new ones; returns the examples in which the target called."""
+    evaluator.evaluate([recorded])
+    base = recorded.candidate.id, recorded.split, recorded.repeat
+    plans = _plans(lm.journal, base, recorded.examples, target, new)
+    planned = {str(example) for _, example, _ in plans}
+    examples = tuple(name for name in recorded.examples if name in planned)
+    lm._plans.update(plans)
+    try:
+        if examples:
+            evaluator.evaluate([replace(recorded, examples=examples, repeat=one) for one in new])
+    finally:
+        for rollout in plans:
+            lm._plans.pop(rollout, None)
+    return planned
 
 
 def _plans(
     journal: Journal, base: tuple[str, str, int], examples: Sequence[str], target: Target, new: Collection[int]
-) -> tuple[dict[_Rollout, _Plan], list[str]]:
-    """Return a plan for each new rollout, and the examples that have none."""
+) -> dict[_Rollout, _Plan]:
+    """Return a plan for each new rollout of the examples in which the target called."""
     candidate, split, repeat = base
     recorded = recorded_rollouts(journal)
     plans: dict[_Rollout, _Plan] = {}
-    without = []
     for example in examples:
         made = recorded[candidate, example, repeat]
         evaluation = journal.find_evaluation(candidate, split, example, repeat)
         places = _places(list(made.task.values()))
         wanted = (target.node, target.occurrence)
         if evaluation is None or evaluation.feedback is None or wanted not in places:
-            without.append(example)
             continue
         if not made.holds(evaluation.calls):
-            without.append(example)
             continue
         asked = places[wanted]
         if journal.get(asked.request)["temperature"] == 0:
@@ -217,7 +224,7 @@ def _plans(
         frozen = {place: places[place] for place in names[: names.index(wanted)]}
         for number, one in enumerate(new, 1):
             plans[candidate, example, one] = _Plan(frozen, wanted, asked, number)
-    return plans, without
+    return plans
 
 
 def _places(rows: Sequence[CallRow]) -> dict[_Place, CallRow]:
