@@ -254,7 +254,7 @@ class Evaluator:
             completion_tokens=cost.completion_tokens,
             seconds=time.monotonic() - started,
             truncated=cost.truncated,
-            order=calls.keys(),
+            order=calls.keys,
         )
 
     async def _call(self, example: Example) -> Any:

@@ -24,24 +24,32 @@ _Strand = asyncio.Task[Any] | int
 
 
 class CallOrder:
-    """The calls of one rollout, as they are asked and answered."""
+    """The calls of one rollout, as they are asked and answered.
+
+    Attributes:
+        keys: Those of the answered calls in their order, each once, when the rollout has ended; none where one task or
+            thread made all calls, for then they ended in the order in which they were asked.
+    """
+
+    __slots__ = ("_lanes", "keys", "lock")
 
     def __init__(self) -> None:
-        self._clock = itertools.count()
-        self._lock = threading.Lock()
+        self.keys: tuple[str, ...] = ()
+        self.lock = threading.Lock()
         self._lanes: list[_Lane] = []
 
-    def keys(self) -> tuple[str, ...]:
-        """Return the keys of the answered calls in their order, each once."""
+    def close(self) -> None:
+        """Settle the keys, and let go of the lanes: they know this object, and cycles are left to the collector."""
+        if len(self._lanes) > 1:
+            self.keys = self._in_order()
+        self._lanes.clear()
+
+    def _in_order(self) -> tuple[str, ...]:
         made: dict[_Lane, list[_Asked]] = {}
-        with self._lock:
+        with self.lock:
             for lane in reversed(self._lanes):  # a lane comes after the one that it branched off
                 made[lane] = _in_order(lane, made)
         return tuple(dict.fromkeys(one.key for one in made[self._lanes[0]]))
-
-    def tick(self) -> int:
-        """Return a number above all those before."""
-        return next(self._clock)
 
     def lane(self, branch: Branch | None = None) -> _Lane:
         """Return a new lane; the first is that of the workflow itself."""
@@ -109,6 +117,7 @@ class _Lane:
         return last
 
 
+_clock = itertools.count()
 _lane: ContextVar[_Lane | None] = ContextVar("optograph_lane", default=None)
 _branches: ContextVar[Callable[[], Branch | None] | None] = ContextVar("optograph_branches", default=None)
 
@@ -125,6 +134,7 @@ def ordering_calls() -> Iterator[CallOrder]:
         yield calls
     finally:
         _lane.reset(token)
+        calls.close()
 
 
 @contextmanager
@@ -141,17 +151,27 @@ def branching(find: Callable[[], Branch | None]) -> Iterator[None]:
         _branches.reset(token)
 
 
-@contextmanager
-def asking(key: str) -> Iterator[None]:
-    """Note a call, which counts when it ends with an answer."""
-    lane = own_lane()
-    if lane is None:
-        yield
-        return
-    asked = _Asked(key, lane.calls.tick())
-    lane.items.append(asked)
-    yield
-    asked.ended = lane.calls.tick()
+class asking:
+    """Note a call within a ``with`` block, which counts when it ends with an answer.
+
+    Args:
+        key: The call's key.
+    """
+
+    __slots__ = ("_asked", "_key", "_lane")
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __enter__(self) -> None:
+        self._lane = lane = own_lane()
+        if lane is not None:
+            self._asked = asked = _Asked(self._key, next(_clock))
+            lane.items.append(asked)
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is None and self._lane is not None:
+            self._asked.ended = next(_clock)
 
 
 def own_lane() -> _Lane | None:
@@ -168,7 +188,7 @@ def own_lane() -> _Lane | None:
     find = _branches.get()
     branch = None if find is None else find()
     calls = lane.calls
-    with calls._lock:
+    with calls.lock:
         if branch is not None and branch != lane.branch:
             places = lane.fork(branch[0]).lanes
             lane = places.get(branch[1]) or places.setdefault(branch[1], calls.lane(branch))
