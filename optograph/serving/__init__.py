@@ -29,6 +29,7 @@ from optograph.serving.types import (
     Usage,
     messages_of,
 )
+from optograph.serving.wrapping import WrappingLM
 
 __all__ = [
     "LM",
@@ -66,6 +67,7 @@ __all__ = [
     "Spend",
     "TokenLogprob",
     "Usage",
+    "WrappingLM",
     "asking",
     "branching",
     "cache_dir",

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from optograph.context import current_context
 from optograph.errors import OptographError, ServingError, StorageError
 from optograph.secrets import scrub
-from optograph.serving.base import LM, BaseLM
+from optograph.serving.base import LM
 from optograph.serving.budget import Budget
 from optograph.serving.ordering import asking
 from optograph.serving.types import Completion, ModelIdentity, Request, Usage
+from optograph.serving.wrapping import WrappingLM
 from optograph.stopping import StopRequest
 from optograph.storage import CallRow, Journal, canonical_json, content_hash, text_hash
 
@@ -53,7 +54,7 @@ class _Call:
     asked: str
 
 
-class JournaledLM(BaseLM):
+class JournaledLM(WrappingLM):
     """Answers from the journal where it can, and otherwise asks the inner model and records what came back.
 
     Equal calls have equal keys: identity of the weights, request, repeat, and the number of the draw. Two
@@ -78,26 +79,13 @@ class JournaledLM(BaseLM):
         replay: bool = False,
         stop: StopRequest | None = None,
     ) -> None:
-        super().__init__(inner.name, inner.capabilities)
-        self.inner = inner
+        super().__init__(inner)
         self.journal = journal
         self.budget = budget or Budget()
         self.cache = cache
         self.replay = replay
         self.stop = stop or StopRequest()
         self._flying: dict[str, asyncio.Future[Completion | None]] = {}
-
-    async def identity(self) -> ModelIdentity:
-        """Return the inner model's identity."""
-        return await self.inner.identity()
-
-    async def aclose(self) -> None:
-        """Close the inner model."""
-        await self.inner.aclose()
-
-    async def _answer(self, request: Request) -> Completion:
-        """Answer without limits and checks of its own: the inner model has them."""
-        return await self._complete(request)
 
     async def _complete(self, request: Request) -> Completion:
         identity = await self.inner.identity()

@@ -16,7 +16,7 @@ from optograph.evals import Evaluator, Trial
 from optograph.graphs import Candidate
 from optograph.optimizers.policy.collect import recorded_rollouts, training_rows
 from optograph.optimizers.policy.rows import TrainingRow, TrainingRows
-from optograph.serving import LM, BaseLM, Completion, ModelIdentity, Request, asking, next_draw
+from optograph.serving import LM, Completion, Request, WrappingLM, asking, next_draw
 from optograph.storage import CallRow, Journal, content_hash
 
 _Rollout = tuple[str | None, str | None, int]
@@ -48,7 +48,7 @@ class _Plan:
     number: int
 
 
-class ResamplingLM(BaseLM):
+class ResamplingLM(WrappingLM):
     """A model whose workflow can be run again up to one call: give it to the workflow, outermost.
 
     Until `counterfactual_rows` runs, it hands every request on.
@@ -59,21 +59,9 @@ class ResamplingLM(BaseLM):
     """
 
     def __init__(self, inner: LM, journal: Journal) -> None:
-        super().__init__(inner.name, inner.capabilities)
-        self.inner = inner
+        super().__init__(inner)
         self.journal = journal
         self._plans: dict[_Rollout, _Plan] = {}
-
-    async def identity(self) -> ModelIdentity:
-        """Return the inner model's identity."""
-        return await self.inner.identity()
-
-    async def aclose(self) -> None:
-        """Close the inner model."""
-        await self.inner.aclose()
-
-    async def _answer(self, request: Request) -> Completion:
-        return await self._complete(request)
 
     async def _complete(self, request: Request) -> Completion:
         context = current_context()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from optograph.errors import UserError
-from optograph.serving import LM, BaseLM, Completion, ModelIdentity, Request
+from optograph.serving import LM, Completion, Request, WrappingLM
 
 
 def with_token_ids(lm: LM, *, logprobs: int = 0) -> LM:
@@ -32,24 +32,12 @@ def with_token_ids(lm: LM, *, logprobs: int = 0) -> LM:
     return _TokenIdsLM(lm, logprobs)
 
 
-class _TokenIdsLM(BaseLM):
-    """Hands requests on with `token_ids` set; limits, retries and checks are the inner model's."""
+class _TokenIdsLM(WrappingLM):
+    """Hands requests on with `token_ids` set."""
 
     def __init__(self, inner: LM, logprobs: int) -> None:
-        super().__init__(inner.name, inner.capabilities)
-        self.inner = inner
+        super().__init__(inner)
         self.logprobs = logprobs
-
-    async def identity(self) -> ModelIdentity:
-        """Return the inner model's identity."""
-        return await self.inner.identity()
-
-    async def aclose(self) -> None:
-        """Close the inner model."""
-        await self.inner.aclose()
-
-    async def _answer(self, request: Request) -> Completion:
-        return await self._complete(request)
 
     async def _complete(self, request: Request) -> Completion:
         most = max(self.logprobs, request.logprobs)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from optograph.errors import UserError
 from optograph.optimizers.policy.credit import Critic
-from optograph.serving import LM, BaseLM, Completion, ModelIdentity, Request, Usage, run_sync
+from optograph.serving import LM, Completion, Request, Usage, WrappingLM, run_sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ def best_of_k(lm: LM, critic: Critic, request: Request, k: int) -> SearchResult:
     return run_sync(abest_of_k(lm, critic, request, k))
 
 
-class BestOfLM(BaseLM):
+class BestOfLM(WrappingLM):
     """A model whose every sampled answer is the critic's choice of K: give it to a workflow in the place of the model.
 
     Greedy requests, and those of several texts, are handed on.
@@ -208,21 +208,10 @@ class BestOfLM(BaseLM):
     """
 
     def __init__(self, inner: LM, critic: Critic, k: int) -> None:
-        super().__init__(inner.name, inner.capabilities)
+        super().__init__(inner)
         if k < 1:
             raise UserError(f"the best of k needs k of at least 1, got {k!r}")
-        self.inner, self.critic, self.k = inner, critic, k
-
-    async def identity(self) -> ModelIdentity:
-        """Return the inner model's identity."""
-        return await self.inner.identity()
-
-    async def aclose(self) -> None:
-        """Close the inner model."""
-        await self.inner.aclose()
-
-    async def _answer(self, request: Request) -> Completion:
-        return await self._complete(request)
+        self.critic, self.k = critic, k
 
     async def _complete(self, request: Request) -> Completion:
         if request.temperature == 0 or request.n != 1:
