@@ -104,8 +104,9 @@ class _Lane:
 
     def child(self) -> _Lane:
         """Open the lane of a task that is being made; whoever makes tasks makes them in the same order every time."""
-        made = self.calls.lane(self.branch)
-        self.items.append(made)
+        with self.calls.lock:  # a workflow that is over its time may go on while its order is settled
+            made = self.calls.lane(self.branch)
+            self.items.append(made)
         return made
 
     def fork(self, name: str | None) -> _Fork:
