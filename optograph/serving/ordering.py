@@ -35,7 +35,7 @@ class CallOrder:
 
     def __init__(self) -> None:
         self.keys: tuple[str, ...] = ()
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a finalizer may make a task at any time
         self._lanes: list[_Lane] = []
 
     def close(self) -> None:
