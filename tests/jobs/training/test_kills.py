@@ -92,7 +92,7 @@ def test_a_training_killed_in_every_phase_comes_to_the_same_weights(life: Life, 
     assert adapters(killed) == adapters(whole)
     with Journal.read(whole) as one, Journal.read(killed) as other:
         assert other.lives == len(kills) + 1
-        assert other.load_state(STATE) == one.load_state(STATE)
+        assert state_of(other) == state_of(one)
         plain = {"seconds": 0.0, "calls": 0}
         assert [row.model_copy(update=plain) for row in other.decisions()] == [
             row.model_copy(update=plain) for row in one.decisions()
@@ -127,7 +127,18 @@ def test_calls_made_at_once_come_to_the_same_weights_whichever_is_first(life: Li
     assert adapters(killed) == adapters(whole)
     assert (killed / "rows" / "round-001.parquet").read_bytes() == (whole / "rows" / "round-001.parquet").read_bytes()
     with Journal.read(whole) as one, Journal.read(killed) as other:
-        assert other.load_state(STATE) == one.load_state(STATE)
+        assert state_of(other) == state_of(one)
+
+
+def state_of(journal: Journal) -> TrainState:
+    """Return where a run stands, without what was measured of its server: a life that asks nothing measures nothing."""
+    state = TrainState.model_validate(journal.load_state(STATE))
+    rounds = []
+    for one in state.rounds:
+        assert one.collected is not None
+        collected = one.collected.model_copy(update={"prefix_hit_rate": None})
+        rounds.append(one.model_copy(update={"collected": collected}))
+    return state.but(rounds=tuple(rounds))
 
 
 def adapters(run: Path) -> dict[str, bytes]:
