@@ -10,6 +10,7 @@ from pathlib import Path
 from optograph.errors import StorageError
 from optograph.serving.cache import cache_dir
 from optograph.serving.vllm import cpu_lora
+from optograph.storage import move_whole
 
 _ENTRY = f"[vllm.general_plugins]\n{cpu_lora.NAME} = {cpu_lora.NAME}:install\n"
 _ABOUT = f"Metadata-Version: 2.1\nName: {cpu_lora.NAME}\nVersion: 1\n"
@@ -37,7 +38,7 @@ def plugin_folder() -> Path:
         (about / "METADATA").write_text(_ABOUT, encoding="utf-8")
         (about / "entry_points.txt").write_text(_ENTRY, encoding="utf-8")
         try:
-            draft.rename(folder)
+            move_whole(draft, folder)
         except OSError:  # another process was quicker
             shutil.rmtree(draft)
             if not folder.is_dir():
