@@ -155,23 +155,27 @@ def branching(find: Callable[[], Branch | None]) -> Iterator[None]:
 class asking:
     """Note a call within a ``with`` block, which counts when it ends with an answer.
 
+    Within it there is no lane: the tasks that a client makes for one request are none of the workflow's.
+
     Args:
         key: The call's key.
     """
 
-    __slots__ = ("_asked", "_key", "_lane")
+    __slots__ = ("_asked", "_key", "_token")
 
     def __init__(self, key: str) -> None:
         self._key = key
 
     def __enter__(self) -> None:
-        self._lane = lane = own_lane()
-        if lane is not None:
-            self._asked = asked = _Asked(self._key, next(_clock))
-            lane.items.append(asked)
+        lane = own_lane()
+        self._asked = None if lane is None else _Asked(self._key, next(_clock))
+        if lane is not None and self._asked is not None:
+            lane.items.append(self._asked)
+        self._token = _lane.set(None)
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is None and self._lane is not None:
+        _lane.reset(self._token)
+        if kind is None and self._asked is not None:
             self._asked.ended = next(_clock)
 
 
