@@ -80,13 +80,16 @@ def test_a_read_in_a_bare_thread_is_an_error_not_the_base_value(task: Task) -> N
 
 def test_concurrency_is_bounded_and_used(task: Task) -> None:
     running = peak = 0
-    lock = threading.Lock()
+    lock, full = threading.Lock(), threading.Event()
 
     def workflow(text: str) -> str:
         nonlocal running, peak
         with lock:
             running += 1
             peak = max(peak, running)
+            if running == 4:
+                full.set()
+        assert full.wait(60)
         time.sleep(0.01)
         with lock:
             running -= 1
