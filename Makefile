@@ -31,8 +31,11 @@ FIRST := agents cli evals examples graphs
 # What trains weights or starts vLLM: slow, and nothing else needs .venv-vllm.
 TRAINING := optimizers/policy jobs/training serving/vllm
 
+# Two targets side by side; where make has -j already, they take their turns with all else that it makes.
+PAIR = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j2 -O)
+
 test: .venv/.setup  ## all tests but those of training and vLLM, in two processes side by side
-	@$(MAKE) --no-print-directory -j2 -O test-first test-rest
+	+@$(PAIR) test-first test-rest
 
 test-first: .venv/.setup
 	$(BIN)/python -m pytest -q -p no:cacheprovider $(FIRST:%=tests/%) $(TRAINING:%=--ignore=tests/%)
@@ -41,13 +44,13 @@ test-rest: .venv/.setup
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests $(FIRST:%=--ignore=tests/%) $(TRAINING:%=--ignore=tests/%)
 
 test-training: .venv/.setup .venv-vllm/.setup  ## tests of training and vLLM: real trainers, and a real server on the CPU
-	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 -O test-trainers test-served
+	+@$(PAIR) test-served test-trainers
 
 test-trainers: .venv/.setup
-	$(BIN)/python -m pytest -q -p no:cacheprovider $(firstword $(TRAINING:%=tests/%))
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:cacheprovider $(firstword $(TRAINING:%=tests/%))
 
 test-served: .venv/.setup .venv-vllm/.setup
-	$(BIN)/python -m pytest -q -p no:cacheprovider $(wordlist 2,9,$(TRAINING:%=tests/%))
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:cacheprovider $(wordlist 2,9,$(TRAINING:%=tests/%))
 
 test-lowest: .venv-lowest/.setup  ## LangGraph apps, on the lowest LangGraph that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest -q -p no:cacheprovider -k $(QUICK) tests/agents/langgraph
